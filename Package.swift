@@ -1,0 +1,82 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// Dependencies point inwards only (Sources/ARCHITECTURE.md); versions are pinned exactly.
+let package = Package(
+  name: "iommulab",
+  products: [.executable(name: "iommulab", targets: ["iommulab"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-protobuf", exact: "1.39.0"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
+  ],
+  targets: [
+    .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+
+    // The pure rooms: no I/O, no clock, no Foundation.
+    .target(
+      name: "IOMMUModel",
+      dependencies: [
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "HeapModule", package: "swift-collections"),
+      ]),
+    .target(name: "DeviceEndpoint"),
+    .target(name: "IOMMUSimulation", dependencies: ["IOMMUModel", "DeviceEndpoint"]),
+
+    // The wire.
+    .target(
+      name: "LabProtocol",
+      dependencies: [.product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+    .target(name: "HTTP2Session", dependencies: ["CNghttp2"]),
+    .target(
+      name: "RPCServer",
+      dependencies: [
+        "HTTP2Session",
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    .target(
+      name: "RPCClient",
+      dependencies: [
+        "HTTP2Session",
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ]),
+
+    // The service and its load.
+    .target(
+      name: "LabService",
+      dependencies: [
+        "IOMMUModel", "LabProtocol", "RPCServer",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ]),
+    .target(
+      name: "StormKit",
+      dependencies: [
+        "DeviceEndpoint", "LabProtocol", "RPCClient",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ]),
+    .executableTarget(
+      name: "iommulab",
+      dependencies: [
+        "IOMMUSimulation", "LabService", "StormKit",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+
+    .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
+    .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
+    .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUSimulation"]),
+    .testTarget(name: "LabProtocolTests", dependencies: ["LabProtocol"]),
+    .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session"]),
+    .testTarget(name: "RPCServerTests", dependencies: ["RPCServer", "RPCClient"]),
+    .testTarget(name: "LabServiceTests", dependencies: ["LabService", "RPCClient"]),
+    .testTarget(name: "StormKitTests", dependencies: ["StormKit"]),
+  ],
+  swiftLanguageModes: [.v6]
+)
