@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a turn adds to the figures that shells export. Counters are effects: the machine does not keep them.
+public struct Counters: Equatable, Sendable {
+  public var translations: UInt64 = 0
+  public var iotlbHits: UInt64 = 0
+  public var walks: UInt64 = 0
+  public var pageRequests: UInt64 = 0
+  public var groupsAnswered: UInt64 = 0
+  public var membersServed: UInt64 = 0
+  public var neededFaults: UInt64 = 0
+  public var needlessFaults: UInt64 = 0
+  public var duplicateFaults: UInt64 = 0
+  public var refusedFaults: UInt64 = 0
+  public var faultInterrupts: UInt64 = 0
+  public var queueOverflows: UInt64 = 0
+  public var autoAnswers: UInt64 = 0
+  public var dmaChecked: UInt64 = 0
+  public var invalidations: UInt64 = 0
+  public var completions: UInt64 = 0
+  public var liveHits: UInt64 = 0
+  public var timeouts: UInt64 = 0
+  public var fenced: UInt64 = 0
+  public var unexpectedCompletions: UInt64 = 0
+  public var fullBatches: UInt64 = 0
+  public var framesFreed: UInt64 = 0
+  public var tablesFreed: UInt64 = 0
+  /// Frames whose content no accounted write explains, found by checksum when they were freed or given out…
+  public var corruptedFrames: UInt64 = 0
+  /// …and those among them for which the oracle had said nothing: always 0.
+  public var unexplainedCorruptions: UInt64 = 0
+  public init() {}
+}
+
+/// The effects of one or more turns. Shells keep one and clear it, so that steady state allocates nothing.
+public struct Effects: Sendable {
+  public var list: [Effect] = []
+  public var counters = Counters()
+  public init() { list.reserveCapacity(256) }
+  public mutating func removeAll() {
+    list.removeAll(keepingCapacity: true)
+    counters = Counters()
+  }
+  @inline(__always) mutating func append(_ effect: Effect) { list.append(effect) }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A caller's error: the command was refused and nothing has changed.
+public struct Refusal: Error, Equatable, Sendable {
+  /// Stable reasons; the service maps each to one RPC code and reason string.
+  public enum Reason: UInt8, Sendable, CaseIterable {
+    case unknownAddressSpace, unknownDomain, unknownDevice
+    case emptyRange, rangeOutsideAddressSpace, misaligned, noRights
+    case overlapsArea, noAreaInRange, splitsHugePage
+    case overlapsMapping, notMapped
+    case pasidOutOfRange, pasidTaken, pasidNotAttached, pasidUnsupported
+    case ridTaken, atsDisabled, priDisabled, priEnabled, allocationTooLarge, groupIndexOutOfRange
+    case domainInUse, wrongDomainKind, addressSpaceExiting, detachInProgress
+    case cpuOutOfRange, retriesLeft
+    case outOfFrames, limitReached
+  }
+  /// Every field of the command that the refusal is about.
+  public struct Fields: OptionSet, Sendable {
+    public let rawValue: UInt16
+    public init(rawValue: UInt16) { self.rawValue = rawValue }
+    public static let addressSpace = Fields(rawValue: 1 << 0)
+    public static let domain = Fields(rawValue: 1 << 1)
+    public static let device = Fields(rawValue: 1 << 2)
+    public static let address = Fields(rawValue: 1 << 3)
+    public static let byteCount = Fields(rawValue: 1 << 4)
+    public static let rights = Fields(rawValue: 1 << 5)
+    public static let pasid = Fields(rawValue: 1 << 6)
+    public static let rid = Fields(rawValue: 1 << 7)
+    public static let allocation = Fields(rawValue: 1 << 8)
+    public static let groupIndex = Fields(rawValue: 1 << 9)
+    public static let pageSize = Fields(rawValue: 1 << 10)
+    public static let cpu = Fields(rawValue: 1 << 11)
+    public static let source = Fields(rawValue: 1 << 12)
+  }
+  public var reason: Reason
+  public var fields: Fields
+  /// The limit that was reached, or the bound that was passed, where one exists.
+  public var figure: UInt64
+  public init(_ reason: Reason, _ fields: Fields, figure: UInt64 = 0) {
+    self.reason = reason
+    self.fields = fields
+    self.figure = figure
+  }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Everything that a machine is made from. Fixed at creation; stands at the head of every log and snapshot.
+public struct Settings: Equatable, Sendable {
+  public var seed: UInt64 = 1
+  /// Frames of physical memory; allocated lazily.
+  public var frameCount: UInt32 = 1 << 16
+  public var recycleOrder: RecycleOrder = .lastInFirstOut
+  public var cpuCount: UInt8 = 2
+  /// Pages that a zap collects before C, I and F run inside S..E. Linux: 8 on the stack (`MMU_GATHER_BUNDLE`), about
+  /// 510 more for each page it can get, up to about 10,000.
+  public var gatherBatch: UInt32 = 8
+  /// Machine time between the completion of S's flush and the first entry, added to every operation; undilated.
+  public var hold: Nanoseconds = 0
+  public var costs = CostModel()
+  /// Entries of the page-request queue.
+  public var pageRequestQueueCapacity: UInt32 = 512
+  /// Workers of the built-in fault handler.
+  public var handlerWorkers: UInt32 = 4
+  /// Undilated time after which a device that owes a completion is fenced. Drivers: AMD 100 ms, SMMUv3 1 s.
+  public var invalidationTimeout: Nanoseconds = 1_000_000_000
+  /// Successes for one page without a change of it after which the oracle says `LIVELOCK`.
+  public var livelockLimit: UInt32 = 64
+  public var oracleAction: OracleAction = .perform
+  public var caches = CacheSizes()
+  public var limits = Limits()
+  /// Page-table and data words are kept in chunks of 2^n frames: the copy-on-write unit.
+  public var chunkFramesLog2: UInt8 = 4
+  public init() {}
+}
+
+public enum RecycleOrder: UInt8, Sendable, CaseIterable {
+  /// As Linux's per-CPU lists: the frame freed last is given out first.
+  case lastInFirstOut
+  case firstInFirstOut
+  /// Any free frame, by the machine's seed.
+  case random
+}
+
+/// What happens to an access that earns a verdict, after it was recorded.
+public enum OracleAction: UInt8, Sendable, CaseIterable { case perform, block, poison }
+
+/// Entries of each cache of the IOMMU and of a CPU's TLB; powers of two.
+public struct CacheSizes: Equatable, Sendable {
+  public var deviceContext: UInt32 = 64
+  public var pasid: UInt32 = 256
+  public var iotlb: UInt32 = 4096
+  public var walk: UInt32 = 1024
+  public var cpuTLB: UInt32 = 512
+  public init() {}
+}
+
+/// Bounds on what one machine may hold; a breach is `Refusal.limitReached` with the figure.
+public struct Limits: Equatable, Sendable {
+  public var addressSpaces: UInt32 = 256
+  public var areasPerAddressSpace: UInt32 = 65_536
+  public var domains: UInt32 = 1024
+  public var devices: UInt32 = 1024
+  public var operations: UInt32 = 4096
+  public var dmaInFlightPerDevice: UInt32 = 4096
+  public init() {}
+}
