@@ -69,6 +69,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
+    .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
     .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUSimulation"]),
