@@ -36,17 +36,12 @@ let package = Package(
       name: "RPCServer",
       dependencies: [
         "HTTP2Session",
+        .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "Logging", package: "swift-log"),
       ]),
-    .target(
-      name: "RPCClient",
-      dependencies: [
-        "HTTP2Session",
-        .product(name: "NIOCore", package: "swift-nio"),
-        .product(name: "NIOPosix", package: "swift-nio"),
-      ]),
+    .target(name: "RPCClient", dependencies: ["HTTP2Session"]),
 
     // The service and its load.
     .target(

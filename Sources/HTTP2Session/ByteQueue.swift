@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Musl
+#endif
+
+/// A first-in first-out run of bytes in one block of `HTTP2Memory`; it owns no block while it is empty, so an idle stream
+/// costs nothing.
+struct ByteQueue {
+  private(set) var base: UnsafeMutableRawPointer?
+  private var head = 0
+  private var tail = 0
+
+  var count: Int { tail - head }
+  var first: UnsafeMutableRawPointer { base! + head }
+
+  /// Room for `count` more bytes at the end; `commit` makes them part of the queue. The pointer is valid until the next call.
+  mutating func reserve(_ count: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) -> UnsafeMutableRawPointer {
+    let capacity = base.map { HTTP2Memory.capacity(of: $0) } ?? 0
+    if tail + count > capacity { makeRoom(count, capacity, memory) }
+    return base! + tail
+  }
+
+  mutating func commit(_ count: Int) { tail += count }
+
+  mutating func removeFirst(_ count: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) {
+    head += count
+    if head == tail { removeAll(memory) }
+  }
+
+  mutating func removeAll(_ memory: UnsafeMutablePointer<HTTP2Memory>) {
+    memory.pointee.deallocate(base)
+    base = nil
+    head = 0
+    tail = 0
+  }
+
+  private mutating func makeRoom(_ count: Int, _ capacity: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) {
+    let used = tail - head
+    if used + count <= capacity, head >= capacity / 2 {
+      memmove(base!, base! + head, used)
+    } else {
+      let wanted = max(used + count, max(256, capacity * 2))
+      guard let grown = memory.pointee.allocate(wanted) else { fatalError("out of memory: \(wanted) bytes") }
+      if used > 0 { memcpy(grown, base! + head, used) }
+      memory.pointee.deallocate(base)
+      base = grown
+    }
+    head = 0
+    tail = used
+  }
+}
+
+/// A reused growing run of bytes, cleared once per batch. What one huge batch made it grow to is given back.
+public struct ByteStorage {
+  private var base: UnsafeMutableRawPointer
+  private var capacity: Int
+  public private(set) var count = 0
+
+  /// Capacity in bytes that survives `removeAll`.
+  private static let kept = 1 << 20
+
+  init(capacity: Int) {
+    base = .allocate(byteCount: capacity, alignment: 16)
+    self.capacity = capacity
+  }
+
+  func destroy() { base.deallocate() }
+
+  /// The bytes; valid until the next change.
+  public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+
+  public mutating func append(_ source: UnsafeRawPointer, _ length: Int) {
+    if count + length > capacity { grow(count + length) }
+    memcpy(base + count, source, length)
+    count += length
+  }
+
+  public mutating func removeAll() {
+    count = 0
+    if capacity > ByteStorage.kept {
+      base.deallocate()
+      capacity = 64 << 10
+      base = .allocate(byteCount: capacity, alignment: 16)
+    }
+  }
+
+  private mutating func grow(_ wanted: Int) {
+    let larger = max(wanted, capacity * 2)
+    let grown = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)
+    memcpy(grown, base, count)
+    base.deallocate()
+    base = grown
+    capacity = larger
+  }
+}
