@@ -91,10 +91,14 @@ public final class HTTP2Session {
     shared.pointee.events.removeAll()
     shared.pointee.heads.removeAll()
     shared.pointee.storage.removeAll()
-    if state.pointee.connectionUnconsumed > 0 {
-      nghttp2_session_consume_connection(session, state.pointee.connectionUnconsumed)
-      state.pointee.connectionUnconsumed = 0
-    }
+    returnWindow()
+  }
+
+  /// Gives the connection's window for consumed bytes back to the peer; `endBatch` does it too.
+  public func returnWindow() {
+    guard state.pointee.connectionUnconsumed > 0 else { return }
+    nghttp2_session_consume_connection(session, state.pointee.connectionUnconsumed)
+    state.pointee.connectionUnconsumed = 0
   }
 
   /// A header block may be cut by the end of a batch; its fields so far are kept with the session.
@@ -223,6 +227,8 @@ public final class HTTP2Session {
   public func reset(_ stream: HTTP2StreamHandle, _ code: HTTP2ErrorCode) {
     guard !stream.pointee.isClosed else { return }
     stream.pointee.isFinished = true
+    state.pointee.pendingOutput -= stream.pointee.output.count
+    stream.pointee.output.removeAll(context.state.pointee.memory)
     if nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.pointee.id, code.rawValue) == 0 {
       state.pointee.ownResets += 1
     }
