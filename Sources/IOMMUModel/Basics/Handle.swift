@@ -40,6 +40,10 @@ public struct DeviceID: Handle {
 public struct OperationID: Equatable, Comparable, Sendable {
   public let rawValue: UInt64
   @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+  init(number: UInt64, slot: Int) { rawValue = number << 12 | UInt64(slot) }
+  /// 1, 2, 3 … in the order of acceptance: what people are shown.
+  public var number: UInt64 { rawValue >> 12 }
+  var slot: Int { Int(rawValue & 0xfff) }
   @inlinable public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
   /// No operation: what a record says when nothing dropped, freed or blocked it.
   public static let none = OperationID(rawValue: 0)

@@ -16,11 +16,13 @@ struct PageMap<Value> {
   private var values: [Value?] = []
   private(set) var count = 0
   private var mask = 0
+  /// What marks a slot without an entry; no owner has this number.
+  private static var vacant: PageKey { PageKey(owner: .max, page: 0) }
 
   @inline(__always) func find(_ key: PageKey) -> Int? {
     if count == 0 { return nil }
     var slot = Int(truncatingIfNeeded: key.hash) & mask
-    while values[slot] != nil {
+    while keys[slot].owner != .max {
       if keys[slot] == key { return slot }
       slot = (slot + 1) & mask
     }
@@ -43,7 +45,7 @@ struct PageMap<Value> {
   mutating func set(_ key: PageKey, _ value: Value) -> Int {
     if (count + 1) * 4 > keys.count * 3 { grow() }
     var slot = Int(truncatingIfNeeded: key.hash) & mask
-    while values[slot] != nil {
+    while keys[slot].owner != .max {
       if keys[slot] == key {
         values[slot] = value
         return slot
@@ -62,7 +64,7 @@ struct PageMap<Value> {
     var slot = hole
     while true {
       slot = (slot + 1) & mask
-      guard values[slot] != nil else { break }
+      guard keys[slot].owner != .max else { break }
       let home = Int(truncatingIfNeeded: keys[slot].hash) & mask
       if (slot &- home) & mask >= (slot &- hole) & mask {
         keys[hole] = keys[slot]
@@ -70,6 +72,7 @@ struct PageMap<Value> {
         hole = slot
       }
     }
+    keys[hole] = Self.vacant
     values[hole] = nil
   }
 
@@ -97,7 +100,7 @@ struct PageMap<Value> {
     let oldKeys = keys
     let oldValues = values
     let capacity = max(8, keys.count * 2)
-    keys = Array(repeating: PageKey(owner: 0, page: 0), count: capacity)
+    keys = Array(repeating: Self.vacant, count: capacity)
     values = Array(repeating: nil, count: capacity)
     mask = capacity - 1
     count = 0

@@ -16,6 +16,8 @@ public struct CostModel: Equatable, Sendable {
   /// I/O page fault service, same machine: 97.1 % 1–10 µs, 1.4 % 10–100 µs, 1.5 % 0.1–1 ms.
   public var faultService = Distribution(
     .init(upTo: 971, 1000, 10_000), .init(upTo: 985, 10_000, 100_000), .init(upTo: 1000, 100_000, 556_000))
+  /// A CPU's minor fault.
+  public var cpuFault = Distribution.uniform(500, 1500)
   /// From the first entry of an empty page-request queue to the driver's interrupt thread.
   public var interrupt = Distribution.uniform(1000, 3000)
   /// From the issue of a DMA to its landing.
@@ -29,7 +31,7 @@ public struct CostModel: Equatable, Sendable {
     return costs
   }
   static var all: [WritableKeyPath<CostModel, Distribution>] {
-    [\.start, \.end, \.entry, \.cpuFlush, \.frameFree, \.iotlbFlush, \.faultService, \.interrupt, \.dmaLanding]
+    [\.start, \.end, \.entry, \.cpuFlush, \.frameFree, \.iotlbFlush, \.faultService, \.cpuFault, \.interrupt, \.dmaLanding]
   }
 }
 

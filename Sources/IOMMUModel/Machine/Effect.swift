@@ -6,7 +6,8 @@ public enum Effect: Equatable, Sendable {
   case pageResponse(DeviceID, PageResponse)
   case invalidation(DeviceID, Invalidation)
   case dma(DeviceID, DMAAnswer)
-  /// An owed invalidation is over: completed, fenced after its time-out, or gone with the device.
+  /// An owed invalidation is over: completed, timed out, ended by the fence of its
+  /// device, or gone with the device.
   case invalidationEnded(DeviceID, InvalidationEnd)
   case device(DeviceID, DeviceChange)
   case step(OperationStep)
@@ -65,7 +66,7 @@ public struct Invalidation: Equatable, Sendable {
 }
 
 public struct InvalidationEnd: Equatable, Sendable {
-  public enum Kind: UInt8, Sendable { case completed, timedOut, removed }
+  public enum Kind: UInt8, Sendable { case completed, timedOut, fenced, removed }
   public var itag: UInt8
   public var kind: Kind
   /// Machine time from push to end.
@@ -109,6 +110,8 @@ public enum IgnoredMessage: UInt8, Sendable {
   case excessPageRequest
   /// A page request while PRI is off.
   case pageRequestWhileDisabled
+  /// A page request whose group index still waits for its response.
+  case groupIndexInUse
   /// Lost to an overflow of the page-request queue without an answer (not the last of its group).
   case droppedByOverflow
 }
@@ -132,6 +135,8 @@ public struct OperationOutcome: Equatable, Sendable {
     case accessDenied
     /// ENOMEM: no free frame.
     case outOfMemory
+    /// EEXIST or ENOMEM: an operation that was accepted earlier had changed the areas by the time the lock was held.
+    case areasChanged
     /// The address space, domain or device went away first.
     case objectGone
   }

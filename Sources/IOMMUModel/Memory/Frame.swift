@@ -17,5 +17,5 @@ struct Frame {
   /// Xor over the words of `mix(index, value)`, kept up by every accounted write.
   var checksum: UInt64 = 0
   /// The operation that freed the last life of the frame.
-  var freedBy: OperationMark = .none
+  var freedBy: OperationStamp = .none
 }

@@ -77,17 +77,17 @@ public struct PhysicalMemory {
 
   /// Drops a holder; the last one frees the frame. Answers whether it was freed.
   @discardableResult
-  mutating func release(_ number: FrameNumber, by mark: OperationMark) -> Bool {
+  mutating func release(_ number: FrameNumber, by stamp: OperationStamp) -> Bool {
     let index = Int(number)
     precondition(frames[index].references > 0, "frame \(number) is held")
     frames[index].references -= 1
     guard frames[index].references == 0 else { return false }
     let blockLog2 = frames[index].blockLog2
     if blockLog2 > 0 {
-      for tail in index..<index + 1 << Int(blockLog2) { end(FrameNumber(tail), mark) }
+      for tail in index..<index + 1 << Int(blockLog2) { end(FrameNumber(tail), stamp) }
       freeBlocks.append(number)
     } else {
-      end(number, mark)
+      end(number, stamp)
       free.append(number)
     }
     return true
@@ -107,14 +107,14 @@ public struct PhysicalMemory {
     frames[index].references = use == .hugeTail ? 0 : 1
   }
 
-  private mutating func end(_ number: FrameNumber, _ mark: OperationMark) {
+  private mutating func end(_ number: FrameNumber, _ stamp: OperationStamp) {
     let index = Int(number)
     verify(index)
     frames[index].explained = false
     frames[index].use = .free
     frames[index].references = 0
     frames[index].generation &+= 1
-    frames[index].freedBy = mark
+    frames[index].freedBy = stamp
   }
 
   private mutating func takeFree() -> FrameNumber? {

@@ -8,6 +8,8 @@ public struct WalkAccess: OptionSet, Sendable {
   public static let execute = WalkAccess(rawValue: 2)
   /// Set Accessed on the way and, for a write, Dirty in the leaf.
   public static let updateBits = WalkAccess(rawValue: 4)
+  /// A write if the leaf allows it, and a read otherwise: an ATS request with NW = 0.
+  public static let writeIfAllowed = WalkAccess(rawValue: 8)
 }
 
 /// A walk's answer. A refusal names the level at which it was met.
@@ -78,7 +80,10 @@ public struct PageWalker: Sendable {
         if !user || access.contains(.write) && !position.writable || access.contains(.execute) && !executable {
           return .fault(.denied, level: position.level)
         }
-        if access.contains(.updateBits) { update(&memory, path, access) }
+        if access.contains(.updateBits) {
+          let dirty = access.contains(.write) || access.contains(.writeIfAllowed) && position.writable
+          update(&memory, path, dirty: dirty)
+        }
         let low = FrameNumber(1) << (9 * FrameNumber(position.level)) - 1
         return .leaf(
           .init(
@@ -103,11 +108,11 @@ public struct PageWalker: Sendable {
 
   /// Sets Accessed and Dirty where they are clear. Writes into a table that was freed do not touch the checksum: no
   /// owner knows of them.
-  private func update(_ memory: inout PhysicalMemory, _ path: WalkPath, _ access: WalkAccess) {
+  private func update(_ memory: inout PhysicalMemory, _ path: WalkPath, dirty: Bool) {
     for step in 0..<path.count {
       let (position, index) = path[step]
       var wanted = PageTableEntry.accessed
-      if step == path.count - 1 && access.contains(.write) { wanted |= PageTableEntry.dirty }
+      if dirty && step == path.count - 1 { wanted |= PageTableEntry.dirty }
       let old = memory.load(position.table, index)
       guard old & wanted != wanted else { continue }
       if memory.isStaleTable(position.table) {

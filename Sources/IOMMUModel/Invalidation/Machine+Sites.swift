@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The sites at which a strategy may run I, and I itself: caches of the IOMMU first, then ATC, then the fence command.
+extension Machine {
+  /// Runs S, the flush site, E, or (`nil`) the `release` hook.
+  mutating func runSite(
+    _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
+  ) -> StepOutcome {
+    switch operation.flushPhase {
+    case 0: return enterSite(site, &operation, &effects)
+    case 1:
+      operation.flushPhase = 2
+      for binding in operation.flushes where bindings.contains(binding) {
+        pushInvalidation(to: binding, operation.flushRange, &operation, &effects)
+      }
+      return operation.owed > 0 ? .blocked : leaveSite(site, &operation, &effects)
+    default:
+      precondition(operation.owed == 0, "a flush ends with its last completion")
+      return leaveSite(site, &operation, &effects)
+    }
+  }
+
+  /// Decides who is flushed, and flushes the caches of the IOMMU.
+  private mutating func enterSite(
+    _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
+  ) -> StepOutcome {
+    switch site {
+    case .start?:
+      guard let whole = turnEmptyTable(on: true, &operation) else { return .blocked }
+      report(.start, operation, operation.window, &effects)
+      operation.flushes = whole.isEmpty ? sharers(operation, .start) : whole + sharers(operation, .start)
+      operation.flushRange = whole.isEmpty ? operation.window : .all
+    case .end?:
+      guard let whole = turnEmptyTable(on: false, &operation) else { return .blocked }
+      report(.end, operation, operation.window, &effects)
+      operation.flushes = whole.isEmpty ? sharers(operation, .end) : whole + sharers(operation, .end)
+      operation.flushRange = whole.isEmpty ? operation.window : .all
+    case nil:
+      report(.release, operation, .all, &effects)
+      let released = spaces[operation.space!].bindings.filter { bindings[$0].strategy.release }
+      for binding in released { bindings[binding].table = .cut }
+      operation.flushes = released
+      operation.flushRange = .all
+    default:
+      if let detached = operation.detached {
+        operation.flushes = bindings.contains(detached.binding) ? [detached.binding] : []
+        operation.flushRange = .all
+      } else {
+        guard let range = operation.gatherRange else { return .through }
+        operation.flushes = sharers(operation, .flushSite)
+        operation.flushRange = range
+      }
+      report(.flushSite, operation, operation.flushRange, &effects)
+    }
+    guard !operation.flushes.isEmpty else {
+      return site == .start || site == .end ? finishSite(site, &operation) : .through
+    }
+    var cleared: [PASID] = []
+    for id in operation.flushes {
+      let binding = bindings[id]
+      caches.invalidate(rid: devices[binding.device].profile.rid, binding.pasid)
+      if !cleared.contains(binding.pasid) {
+        cleared.append(binding.pasid)
+        caches.invalidate(tag: Self.tag(binding.target), binding.pasid, operation.flushRange)
+      }
+    }
+    operation.flushPhase = 1
+    return .again(after: cost(settings.costs.iotlbFlush))
+  }
+
+  private mutating func leaveSite(
+    _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
+  ) -> StepOutcome {
+    operation.flushPhase = 0
+    operation.flushes.removeAll(keepingCapacity: true)
+    history.flushed(operation.id, at: time)
+    report(.flushed, operation, operation.flushRange, &effects)
+    return finishSite(site, &operation)
+  }
+
+  /// S and E cost time of their own, flushed or not; the counter's lock is given back when its flush is over.
+  private mutating func finishSite(_ site: Strategy.Sites?, _ operation: inout Operation) -> StepOutcome {
+    releaseEmptyTableLock(operation)
+    switch site {
+    case .start?:
+      history.started(operation.id, at: time)
+      return .next(after: cost(settings.costs.start))
+    case .end?: return .next(after: cost(settings.costs.end))
+    default: return .next(after: 0)
+    }
+  }
+
+  /// Bindings whose strategy flushes a range at this site. A domain's own unmap flushes all its bindings, strictly.
+  private func sharers(_ operation: Operation, _ site: Strategy.Sites) -> [BindingID] {
+    switch operation.target! {
+    case .addressSpace(let space):
+      spaces[space].bindings.filter { bindings[$0].strategy.sites.contains(site) && !bindings[$0].strategy.emptyTable }
+    case .domain(let domain): domains[domain].bindings
+    }
+  }
+
+  static func tag(_ target: Binding.Target) -> UInt32 {
+    switch target {
+    case .addressSpace(let space): space.rawValue
+    // Domains and address spaces have tags of their own: the high bit tells them apart within 16-bit slots.
+    case .domain(let domain): ~domain.rawValue
+    }
+  }
+
+  // MARK: The empty table
+
+  /// Counts an S up or an E down. The first S points the PASIDs to the empty table, the last E back to the real one.
+  /// - Returns: the bindings to flush whole; nil: the counter's lock is held, and the operation waits for it.
+  private mutating func turnEmptyTable(on: Bool, _ operation: inout Operation) -> [BindingID]? {
+    guard case .addressSpace(let space)? = operation.target else { return [] }
+    let users = spaces[space].bindings.filter { bindings[$0].strategy.emptyTable }
+    // An operation that counted itself in counts itself out, also when the last user has gone between.
+    guard on ? !users.isEmpty : operation.countedInEmptyTable else { return [] }
+    guard spaces[space].emptyTable.holder == .none else {
+      spaces[space].emptyTable.waiting.append(operation.id)
+      return nil
+    }
+    operation.countedInEmptyTable = on
+    spaces[space].emptyTable.count += on ? 1 : -1
+    guard spaces[space].emptyTable.count == (on ? 1 : 0) else { return [] }
+    for binding in users where bindings[binding].table != .cut { bindings[binding].table = on ? .empty : .real }
+    if !users.isEmpty { spaces[space].emptyTable.holder = operation.id }
+    return users
+  }
+
+  private mutating func releaseEmptyTableLock(_ operation: Operation) {
+    guard case .addressSpace(let space)? = operation.target, spaces.contains(space),
+      spaces[space].emptyTable.holder == operation.id
+    else { return }
+    spaces[space].emptyTable.holder = .none
+    let waiting = spaces[space].emptyTable.waiting
+    spaces[space].emptyTable.waiting.removeAll()
+    for waiter in waiting { wake(waiter) }
+  }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Whole-structure checks: tests and simulations call them after every command on machines of at most 256 frames.
+/// Each traps with the values that contradict each other.
+extension Machine {
+  public func checkInvariants() {
+    checkFrames()
+    checkDevices()
+    checkOperations()
+  }
+
+  /// Every frame is held exactly as often as tables, batches and pins hold it, and its content is explained.
+  private func checkFrames() {
+    var held = [UInt32](repeating: 0, count: memory.createdFrameCount)
+    for id in spaces.ids {
+      held[Int(spaces[id].root)] += 1
+      countHeld(spaces[id].root, walker.format.levelCount - 1, 0, .addressSpace(id), &held)
+    }
+    for id in domains.ids where domains[id].kind == .paging {
+      held[Int(domains[id].root)] += 1
+      countHeld(domains[id].root, walker.format.levelCount - 1, 0, .domain(id), &held)
+    }
+    for case let operation? in operations {
+      for frame in operation.gathered + operation.tables { held[Int(frame)] += 1 }
+      // A COW break owns its copy until `setNew`.
+      if operation.fault.newFrame != 0 && ownsCopy(operation) { held[Int(operation.fault.newFrame)] += 1 }
+    }
+    for number in 1..<memory.createdFrameCount {
+      let frame = memory[FrameNumber(number)]
+      precondition(
+        frame.references == held[number] || frame.use == .hugeTail,
+        "frame \(number) counts \(frame.references) references, \(held[number]) hold it")
+      precondition(
+        (frame.use == .free) == (frame.references == 0) || frame.use == .hugeTail,
+        "frame \(number) is \(frame.use) with \(frame.references) references")
+      precondition(
+        frame.use == .free || frame.explained || memory.checksumAgrees(FrameNumber(number)),
+        "frame \(number) has content that no accounted write explains")
+    }
+    let free = memory.freeList
+    precondition(Set(free).count == free.count, "a frame is free once")
+    for frame in free { precondition(memory[frame].use == .free, "frame \(frame) is in the free list and \(memory[frame].use)") }
+  }
+
+  private func ownsCopy(_ operation: Operation) -> Bool {
+    let list = programs.lists[Int(operation.kind.rawValue)]
+    guard let start = list.firstIndex(of: .start), let set = list.firstIndex(of: .setNew) else { return false }
+    return operation.step >= start && operation.step <= set && !operation.fault.lost
+  }
+
+  private func countHeld(
+    _ table: FrameNumber, _ level: UInt8, _ base: PageNumber, _ target: Binding.Target, _ held: inout [UInt32]
+  ) {
+    let span = UInt64(1) << (9 * UInt64(level))
+    for index in 0..<Page.wordCount {
+      let entry = PageTableEntry(bits: memory.load(table, index))
+      if entry.bits == 0 { continue }
+      let page = base + UInt64(index) * span
+      if level > 0 && entry.isTable {
+        precondition(memory[entry.frame].use == .table, "entry of page \(page) points to table \(entry.frame)")
+        held[Int(entry.frame)] += 1
+        countHeld(entry.frame, level - 1, page, target, &held)
+      } else {
+        let frame = entry.leafFrame(level: level)
+        held[Int(frame)] += 1
+        let reference: Reference?
+        switch target {
+        case .addressSpace(let id): reference = spaces[id].references.find(page, level: level)
+        case .domain(let id): reference = domains[id].references.find(page, level: level)
+        }
+        precondition(
+          reference?.held == true && reference?.frame == frame && reference?.generation == memory.generation(frame),
+          "page \(page) maps frame \(frame), and the oracle's account says \(String(describing: reference))")
+        let rights: Rights = !entry.isPresent ? [] : entry.isWritable ? .readWrite : .read
+        precondition(reference!.rights == rights, "page \(page) has rights \(rights), the account \(reference!.rights)")
+      }
+    }
+  }
+
+  private func checkDevices() {
+    for id in devices.ids {
+      let device = devices[id]
+      var members: UInt32 = 0
+      for group in device.groups { members += UInt32(group.members) }
+      precondition(device.outstanding == members, "device \(id.slot) has \(device.outstanding) of \(members) outstanding")
+      precondition(device.outstanding <= device.allocation, "outstanding requests stay within the allocation")
+      precondition(
+        device.itagQueue.isEmpty || device.itags.allSatisfy { $0.state != .idle }, "none waits while a tag is idle")
+      precondition(!device.fenced || device.itags.allSatisfy { $0.state != .owed }, "a fenced device owes nothing")
+      for tag in device.itags where tag.state == .owed {
+        precondition((operation(tag.operation)?.owed ?? 0) > 0, "an owed invalidation has an operation that waits")
+      }
+      var landings = 0
+      for case .dma in device.posted { landings += 1 }
+      precondition(landings == Int(device.dmaInFlight), "every DMA in flight is counted")
+      for binding in device.bindings {
+        precondition(bindings[binding].device == id, "a binding knows its device")
+      }
+    }
+    precondition(queue.entries.count <= queue.capacity, "the page-request queue is bounded")
+  }
+
+  private func checkOperations() {
+    var live = 0
+    var serving = 0
+    for case let operation? in operations {
+      live += 1
+      if operation.kind == .pageRequestGroup { serving += 1 }
+      if let space = operation.space, spaces.contains(space), operation.heldLock {
+        let lock = spaces[space].lock
+        precondition(lock.writer == operation.id || lock.readers > 0, "the lock that an operation holds is held")
+      }
+    }
+    precondition(live == operationCount, "\(live) operations run, \(operationCount) are counted")
+    precondition(
+      serving + handler.idleWorkers == Int(settings.handlerWorkers), "every worker serves a group or is idle")
+    for id in spaces.ids {
+      let lock = spaces[id].lock
+      precondition(lock.writer == .none || lock.readers == 0, "a writer is alone")
+    }
+  }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a step answers to the runner.
+enum StepOutcome {
+  /// Done; the next step belongs to the same turn.
+  case through
+  /// Done; the next step is due after this time, as a turn of its own.
+  case next(after: Nanoseconds)
+  /// The same step once more, as a turn of its own.
+  case again(after: Nanoseconds)
+  /// On at this step of the list, in the same turn.
+  case go(to: Int)
+  /// Somebody will wake the operation; the step runs again then.
+  case blocked
+  /// The operation has returned.
+  case finished
+}
+
+/// Starting, running, waking and ending of operations. What the steps do is in `Machine+Steps` and its neighbours.
+extension Machine {
+  func operation(_ id: OperationID) -> Operation? {
+    guard id.slot < operations.count, let operation = operations[id.slot], operation.id == id else { return nil }
+    return operation
+  }
+
+  // MARK: Start
+
+  /// Accepts an operation and runs it up to its first wait.
+  mutating func start(_ request: OperationRequest, _ effects: inout Effects) throws(Refusal) -> OperationID {
+    try validate(request)
+    guard operationCount < Int(settings.limits.operations) else {
+      throw Refusal(.limitReached, [], figure: UInt64(settings.limits.operations))
+    }
+    let id: OperationID
+    switch request {
+    case .mmap(let space, let range, let rights, let pageSizeLog2):
+      id = insert(.mmap, .addressSpace(space), range) {
+        $0.rights = rights
+        $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
+      }
+    case .munmap(let space, let range):
+      id = insert(.munmap, .addressSpace(space), range)
+    case .mprotect(let space, let range, let rights):
+      id = insert(.mprotect, .addressSpace(space), range) { $0.rights = rights }
+    case .dontNeed(let space, let range):
+      id = insert(.dontNeed, .addressSpace(space), range)
+    case .fork(let space):
+      id = insert(.fork, .addressSpace(space), .all)
+    case .exit(let space):
+      id = insert(.exit, .addressSpace(space), .all)
+      spaces[space].exiting = true
+    case .cpuAccess(let space, let access):
+      let range = PageRange(first: access.address >> 12, count: access.kind == .touch ? access.pageCount : 1)
+      id = insert(.cpuAccess, .addressSpace(space), range) { $0.cpuAccess = access }
+    case .unmap(let domain, let range):
+      id = insert(.unmap, .domain(domain), range)
+    case .detach(let device, let pasid):
+      let binding = devices[device].bindings.first { bindings[$0].pasid == pasid }!
+      id = insert(.detach, bindings[binding].target, .all) { $0.detached = (device, pasid, binding) }
+      bindings[binding].detaching = true
+    }
+    resume(id, &effects)
+    return id
+  }
+
+  private func validate(_ request: OperationRequest) throws(Refusal) {
+    switch request {
+    case .mmap(let space, let range, _, let pageSizeLog2):
+      try require(space)
+      try require(range)
+      guard [12, 21, 30].contains(pageSizeLog2) else { throw Refusal(.misaligned, .pageSize, figure: 30) }
+      let block = UInt64(1) << UInt64(pageSizeLog2 - Page.sizeLog2)
+      guard range.first % block == 0, range.count % block == 0 else {
+        throw Refusal(.misaligned, [.address, .byteCount], figure: block << 12)
+      }
+      guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
+      guard spaces[space].areas.list.count < Int(settings.limits.areasPerAddressSpace) else {
+        throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.areasPerAddressSpace))
+      }
+    case .munmap(let space, let range):
+      try require(space)
+      try require(range)
+      try requireWholeBlocks(space, range)
+    case .mprotect(let space, let range, _), .dontNeed(let space, let range):
+      try require(space)
+      try require(range)
+      guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
+      try requireWholeBlocks(space, range)
+    case .fork(let space):
+      try require(space)
+      guard spaces.count < Int(settings.limits.addressSpaces) else {
+        throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.addressSpaces))
+      }
+    case .exit(let space):
+      try require(space)
+    case .cpuAccess(let space, let access):
+      try require(space)
+      guard access.cpu < settings.cpuCount else { throw Refusal(.cpuOutOfRange, .cpu, figure: UInt64(settings.cpuCount)) }
+      guard access.address % 8 == 0 else { throw Refusal(.misaligned, .address, figure: 8) }
+      try require(PageRange(first: access.address >> 12, count: access.kind == .touch ? access.pageCount : 1))
+    case .unmap(let domain, let range):
+      try require(domain)
+      try require(range)
+      guard domains[domain].kind == .paging else { throw Refusal(.wrongDomainKind, .domain) }
+      for page in range.first..<range.end where domains[domain].references.find(page, level: 0)?.held != true {
+        throw Refusal(.notMapped, [.address, .byteCount], figure: page << 12)
+      }
+    case .detach(let device, let pasid):
+      try require(device)
+      guard let binding = devices[device].bindings.first(where: { bindings[$0].pasid == pasid }) else {
+        throw Refusal(.pasidNotAttached, .pasid)
+      }
+      guard !bindings[binding].detaching else { throw Refusal(.detachInProgress, .pasid) }
+    }
+  }
+
+  /// hugetlb: a range does not end inside a huge page.
+  private func requireWholeBlocks(_ space: AddressSpaceID, _ range: PageRange) throws(Refusal) {
+    for edge in [range.first, range.end] {
+      guard edge > 0, let area = spaces[space].areas.find(edge == range.end ? edge - 1 : edge), area.level > 0 else { continue }
+      let block = UInt64(1) << (9 * UInt64(area.level))
+      guard edge % block == 0 else { throw Refusal(.splitsHugePage, [.address, .byteCount], figure: block << 12) }
+    }
+  }
+
+  mutating func insert(
+    _ kind: OperationKind, _ target: Binding.Target?, _ range: PageRange,
+    _ configure: (inout Operation) -> Void = { _ in }
+  ) -> OperationID {
+    let slot: Int
+    if let reused = freeOperationSlots.popLast() {
+      slot = reused
+    } else {
+      slot = operations.count
+      operations.append(nil)
+    }
+    lastOperationNumber += 1
+    let id = OperationID(number: lastOperationNumber, slot: slot)
+    var operation = Operation(id, kind, target, range, at: time)
+    configure(&operation)
+    operations[slot] = operation
+    operationCount += 1
+    history.begin(id, kind)
+    switch target {
+    case .addressSpace(let space)? where spaces.contains(space): spaces[space].operations.append(id)
+    case .domain(let domain)? where domains.contains(domain): domains[domain].operations.append(id)
+    default: break
+    }
+    return id
+  }
+
+  // MARK: Run
+
+  /// Runs steps until one ends the turn. The operation is out of its slot meanwhile, so that steps may change both.
+  mutating func resume(_ id: OperationID, _ effects: inout Effects) {
+    guard var operation = operations[id.slot], operation.id == id else { preconditionFailure("the operation runs") }
+    operations[id.slot] = nil
+    operation.turn = 0
+    let list = programs.lists[Int(operation.kind.rawValue)]
+    while true {
+      switch perform(list[operation.step], &operation, &effects) {
+      case .through:
+        operation.step += 1
+        continue
+      case .go(let step):
+        operation.step = step
+        continue
+      case .next(let delay):
+        operation.step += 1
+        operation.turn = pending.schedule(.step(id), at: time + delay)
+      case .again(let delay):
+        operation.turn = pending.schedule(.step(id), at: time + delay)
+      case .blocked:
+        break
+      case .finished:
+        retire(operation, &effects)
+        return
+      }
+      operations[id.slot] = operation
+      return
+    }
+  }
+
+  /// Lets a waiting operation run its step again, in a turn of its own.
+  mutating func wake(_ id: OperationID) {
+    guard let operation = operations[id.slot], operation.id == id, operation.turn == 0 else { return }
+    operations[id.slot]!.turn = pending.schedule(.step(id), at: time)
+  }
+
+  private mutating func retire(_ operation: Operation, _ effects: inout Effects) {
+    freeOperationSlots.append(operation.id.slot)
+    operationCount -= 1
+    switch operation.target {
+    case .addressSpace(let space)? where spaces.contains(space):
+      spaces[space].operations.removeAll { $0 == operation.id }
+    case .domain(let domain)? where domains.contains(domain):
+      domains[domain].operations.removeAll { $0 == operation.id }
+    default: break
+    }
+    if operation.kind == .pageRequestGroup {
+      handler.idleWorkers += 1
+      dispatchGroups(&effects)
+    } else {
+      effects.append(
+        .operation(
+          OperationOutcome(
+            operation: operation.id, kind: operation.kind, status: operation.status, value: operation.value,
+            nanoseconds: time - operation.acceptedAt)))
+    }
+  }
+
+  func report(_ letter: OperationStep.Letter, _ operation: Operation, _ range: PageRange, _ effects: inout Effects) {
+    effects.append(.step(OperationStep(operation: operation.id, kind: operation.kind, letter: letter, range: range)))
+  }
+
+  func stamp(_ operation: Operation) -> OperationStamp { OperationStamp(operation: operation.id, at: time) }
+
+  /// Where the list goes on when the operation cannot: a group is answered, everything else returns.
+  func failure(_ operation: inout Operation, _ status: OperationOutcome.Status) -> StepOutcome {
+    operation.status = status
+    let list = programs.lists[Int(operation.kind.rawValue)]
+    return .go(to: list.count - (operation.kind == .pageRequestGroup ? 2 : 1))
+  }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A memory operation between its acceptance and its return.
+struct Operation {
+  let id: OperationID
+  let kind: OperationKind
+  let target: Binding.Target?
+  let acceptedAt: Nanoseconds
+  /// Index of the next step in its list.
+  var step = 0
+  var range: PageRange
+  /// Next page of a P loop.
+  var cursor: PageNumber = 0
+  /// The range of the running S…E.
+  var window: PageRange
+  var rights: Rights = []
+  var level: UInt8 = 0
+  var cpuAccess: CPUAccess?
+  var status = OperationOutcome.Status.success
+  var value: UInt64 = 0
+
+  /// Sequence of its pending turn; 0: it waits for somebody.
+  var turn: UInt64 = 0
+  var heldLock = false
+
+  // Gathered for C, I, F and T.
+  var gathered: [FrameNumber] = []
+  var tables: [FrameNumber] = []
+  var gatherFirst: PageNumber = .max
+  var gatherEnd: PageNumber = 0
+  var dropped: [Dropped] = []
+  /// A page-table lock that is held beyond a turn; 0: none.
+  var lockedTable: FrameNumber = 0
+
+  // I: phase 0 flushes the IOMMU's caches, 1 pushes to devices, 2 has all completions.
+  var flushPhase: UInt8 = 0
+  var owed: UInt32 = 0
+  var flushes: [BindingID] = []
+  var flushRange = PageRange(first: 0, count: 0)
+
+  var countedInEmptyTable = false
+
+  // Faults.
+  var fault = FaultState()
+  var group: PageRequestGroup?
+  var child: AddressSpaceID?
+  var detached: (device: DeviceID, pasid: PASID, binding: BindingID)?
+
+  init(
+    _ id: OperationID, _ kind: OperationKind, _ target: Binding.Target?, _ range: PageRange, at time: Nanoseconds
+  ) {
+    self.id = id
+    self.kind = kind
+    self.target = target
+    self.range = range
+    window = range
+    cursor = range.first
+    acceptedAt = time
+  }
+
+  var space: AddressSpaceID? {
+    if case .addressSpace(let id)? = target { id } else { nil }
+  }
+
+  mutating func gather(_ pages: PageRange) {
+    gatherFirst = min(gatherFirst, pages.first)
+    gatherEnd = max(gatherEnd, pages.end)
+  }
+  var gatherRange: PageRange? {
+    gatherFirst < gatherEnd ? PageRange(first: gatherFirst, count: gatherEnd - gatherFirst) : nil
+  }
+}
+
+/// Where a fault's service stands.
+struct FaultState {
+  var page: PageNumber = 0
+  var wanted: Rights = []
+  /// Members done, for a group; pages touched, for a CPU.
+  var index = 0
+  /// First error of a group is sticky (io-pgfault's SVA handler).
+  var code = PageResponse.Code.success
+  // COW break.
+  var level: UInt8 = 0
+  var oldFrame: FrameNumber = 0
+  var oldEntry: UInt64 = 0
+  var newFrame: FrameNumber = 0
+  /// Under the lock the entry was no longer the one that was copied (`pte_same`).
+  var lost = false
+}

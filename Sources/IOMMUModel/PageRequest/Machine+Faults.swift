@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Service of faults, a device's and a CPU's alike: area, page-table entry, COW break.
+extension Machine {
+  // MARK: Who faulted
+
+  /// A CPU's access, as far as it gets without a fault.
+  mutating func access(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let access = operation.cpuAccess!
+    guard let space = operation.space, spaces.contains(space) else { return failure(&operation, .objectGone) }
+    let first = access.address >> 12
+    while operation.fault.index < Int(operation.range.count) {
+      let page = first + UInt64(operation.fault.index)
+      let write = access.kind == .store
+      guard let (frame, accounted) = reach(space, access.cpu, page, write: write, &effects) else {
+        operation.fault.page = page
+        operation.fault.wanted = write ? .readWrite : .read
+        return .through
+      }
+      let word = Int(access.address & 0xfff) >> 3
+      switch access.kind {
+      case .load: operation.value = memory.load(frame, word)
+      case .store where accounted: memory.store(frame, word, access.value)
+      case .store: memory.storeUnaccounted(frame, word, access.value)
+      case .touch: break
+      }
+      operation.fault.index += 1
+    }
+    return .go(to: programs.lists[Int(operation.kind.rawValue)].count - 1)
+  }
+
+  /// The frame that a CPU reaches at a page, through its TLB or by a walk; nil: it faults.
+  private mutating func reach(
+    _ space: AddressSpaceID, _ cpu: UInt8, _ page: PageNumber, write: Bool, _ effects: inout Effects
+  ) -> (frame: FrameNumber, accounted: Bool)? {
+    if let entry = cpuTLB.find(cpu, space, page), entry.writable || !write {
+      spaces[space].references.change(page, level: 0) { $0.usedByCPU = $0.usedByCPU || $0.frame == entry.frame }
+      if memory.generation(entry.frame) == entry.generation { return (entry.frame, true) }
+      bookStaleCPU(entry, write: write, &effects)
+      return (entry.frame, false)
+    }
+    let result = walker.walk(
+      &memory, root: spaces[space].root, address: page << 12,
+      access: write ? [.write, .updateBits] : .updateBits)
+    guard case .leaf(let leaf) = result else { return nil }
+    let span = UInt64(1) << (9 * UInt64(leaf.level))
+    let frame = leaf.frame + FrameNumber(page % span)
+    spaces[space].references.change(page, level: leaf.level) { $0.usedByCPU = true }
+    cpuTLB.insert(
+      cpu,
+      .init(
+        space: space, page: page, frame: frame, generation: memory.generation(frame),
+        writable: leaf.rights.contains(.write) && write, at: time))
+    return (frame, true)
+  }
+
+  /// Takes the next member of a group.
+  mutating func nextMember(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let group = operation.group!
+    guard let space = operation.space, spaces.contains(space) else {
+      effects.counters.refusedFaults += UInt64(group.count - operation.fault.index)
+      operation.fault.code = .invalidRequest
+      return failure(&operation, .objectGone)
+    }
+    guard operation.fault.index < group.count else { return failure(&operation, .success) }
+    let member = group[operation.fault.index]
+    operation.fault.page = member.page
+    operation.fault.wanted = member.rights
+    return .through
+  }
+
+  mutating func service(_ operation: inout Operation) -> StepOutcome {
+    let duration =
+      operation.group != nil
+      ? settings.costs.faultService.sample(&serviceGenerator) : settings.costs.cpuFault.sample(&costGenerator)
+    return .next(after: dilated(duration))
+  }
+
+  // MARK: Resolution
+
+  private enum Resolution {
+    case changed, duplicate
+    case denied, outOfMemory
+    case copyOnWrite
+  }
+
+  /// Under the page-table lock (Linux `handle_mm_fault`).
+  mutating func resolve(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let space = operation.space!
+    let page = operation.fault.page
+    guard let area = spaces[space].areas.find(page), area.rights.isSuperset(of: operation.fault.wanted),
+      !operation.fault.wanted.isEmpty
+    else { return settleFault(.denied, &operation, &effects) }
+    guard let table = makeTables(spaces[space].root, page, level: area.level) else {
+      return settleFault(.outOfMemory, &operation, &effects)
+    }
+    if tableLocks.isHeld(table, byOtherThan: operation.id) {
+      tableLocks.wait(operation.id, for: table)
+      return .blocked
+    }
+    let resolution = resolve(
+      EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level), area,
+      &operation)
+    if case .copyOnWrite = resolution { return .through }
+    return settleFault(resolution, &operation, &effects)
+  }
+
+  private mutating func resolve(
+    _ position: EntryPosition, _ area: Area, _ operation: inout Operation
+  ) -> Resolution {
+    let space = operation.space!
+    let span = UInt64(1) << (9 * UInt64(position.level))
+    let page = operation.fault.page / span * span
+    let entry = PageTableEntry(bits: memory.load(position.table, position.index))
+    if entry.bits == 0 {
+      guard let frame = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
+      memory.store(
+        position.table, position.index, PageTableEntry.leaf(frame, area.rights, level: position.level).bits)
+      spaces[space].references.hold(
+        page, level: position.level,
+        Reference(
+          frame: frame, generation: memory.generation(frame), rights: area.rights, held: true, changedTurn: turn))
+      return .changed
+    }
+    precondition(entry.isPresent, "an area with rights has no entry without them")
+    if !operation.fault.wanted.contains(.write) || entry.isWritable { return .duplicate }
+    let frame = entry.leafFrame(level: position.level)
+    if memory[frame].references == 1 {
+      // The last user writes in place (Linux `wp_page_reuse`): an upgrade, with no flush.
+      memory.store(position.table, position.index, entry.bits | PageTableEntry.writable)
+      let turn = turn
+      spaces[space].references.change(page, level: position.level) {
+        $0.rights = .readWrite
+        $0.changedTurn = turn
+      }
+      return .changed
+    }
+    guard let copy = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
+    memory.copy(from: frame, to: copy, blockLog2: 9 * position.level)
+    operation.fault.level = position.level
+    operation.fault.oldFrame = frame
+    operation.fault.oldEntry = Self.withoutHistory(entry.bits)
+    operation.fault.newFrame = copy
+    operation.fault.lost = false
+    operation.window = PageRange(first: page, count: span)
+    return .copyOnWrite
+  }
+
+  /// What a fault came to, booked; the list goes on where the mmap lock is given back.
+  private mutating func settleFault(
+    _ resolution: Resolution, _ operation: inout Operation, _ effects: inout Effects
+  ) -> StepOutcome {
+    if operation.group != nil {
+      book(resolution, operation, &effects)
+      operation.fault.index += 1
+      switch resolution {
+      case .denied where operation.fault.code == .success: operation.fault.code = .invalidRequest
+      case .outOfMemory where operation.fault.code == .success: operation.fault.code = .responseFailure
+      default: break
+      }
+    } else {
+      switch resolution {
+      case .denied: operation.status = .accessDenied
+      case .outOfMemory: operation.status = .outOfMemory
+      default: break
+      }
+    }
+    return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlockAgain)!)
+  }
+
+  private mutating func book(_ resolution: Resolution, _ operation: Operation, _ effects: inout Effects) {
+    let group = operation.group!
+    switch resolution {
+    case .denied, .outOfMemory:
+      effects.counters.refusedFaults += 1
+      return
+    default: break
+    }
+    effects.counters.membersServed += 1
+    guard devices.contains(group.device) else { return }
+    let key = PageKey(owner: group.pasid, page: operation.fault.page)
+    let slot = devices[group.device].attempts.find(key)
+    if let slot, devices[group.device].attempts[slot: slot].needless {
+      effects.counters.needlessFaults += 1
+    } else if case .duplicate = resolution {
+      effects.counters.duplicateFaults += 1
+    } else {
+      effects.counters.neededFaults += 1
+    }
+    if let slot { bookSuccess(group, operation, slot, &effects) }
+  }
+
+  mutating func unlockAgain(_ operation: inout Operation) -> StepOutcome {
+    _ = unlock(&operation)
+    if operation.group == nil && operation.status != .success { return failure(&operation, operation.status) }
+    return .go(to: 0)
+  }
+
+  // MARK: COW break
+
+  private static func withoutHistory(_ bits: UInt64) -> UInt64 {
+    bits & ~(PageTableEntry.accessed | PageTableEntry.dirty)
+  }
+
+  private func entryOfFault(_ operation: Operation) -> EntryPosition {
+    locate(spaces[operation.space!].root, operation.window.first).position
+  }
+
+  mutating func lockTable(_ operation: inout Operation) -> StepOutcome {
+    let position = entryOfFault(operation)
+    if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
+      tableLocks.wait(operation.id, for: position.table)
+      return .blocked
+    }
+    tableLocks.acquire(position.table, operation.id)
+    operation.lockedTable = position.table
+    return .through
+  }
+
+  mutating func clearEntry(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let position = entryOfFault(operation)
+    let bits = memory.load(position.table, position.index)
+    guard position.level == operation.fault.level, Self.withoutHistory(bits) == operation.fault.oldEntry else {
+      operation.fault.lost = true
+      operation.gathered.append(operation.fault.newFrame)
+      return .through
+    }
+    memory.store(position.table, position.index, 0)
+    drop(operation.window.first, position.level, operation.fault.oldFrame, &operation)
+    operation.gather(operation.window)
+    operation.gathered.append(operation.fault.oldFrame)
+    report(.entries, operation, operation.window, &effects)
+    return .next(after: cost(settings.costs.entry))
+  }
+
+  mutating func setNew(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let space = operation.space!
+    if operation.fault.lost {
+      _ = settleFault(.duplicate, &operation, &effects)
+      return .through
+    }
+    let position = entryOfFault(operation)
+    let frame = operation.fault.newFrame
+    memory.store(position.table, position.index, PageTableEntry.leaf(frame, .readWrite, level: position.level).bits)
+    let old = operation.fault.oldFrame
+    spaces[space].references.hold(
+      operation.window.first, level: position.level,
+      Reference(
+        frame: frame, generation: memory.generation(frame), rights: .readWrite, held: true, changedTurn: turn,
+        replacedFrame: old, replacedGeneration: memory.generation(old)))
+    report(.entries, operation, operation.window, &effects)
+    _ = settleFault(.changed, &operation, &effects)
+    return .next(after: cost(settings.costs.entry))
+  }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Where an entry stands.
+struct EntryPosition: Equatable {
+  var table: FrameNumber
+  var index: Int
+  var level: UInt8
+}
+
+/// Edits of page tables by the machine's own software. Clients' tables are never edited here.
+extension Machine {
+  /// The entry that maps or would map a page: goes down while there are tables.
+  /// - Returns: the position, and whether the entry there is a leaf or absent at the level where the way ended.
+  func locate(_ root: FrameNumber, _ page: PageNumber) -> (position: EntryPosition, entry: PageTableEntry) {
+    var level = walker.format.levelCount - 1
+    var table = root
+    while true {
+      let index = walker.format.index(page, level: level)
+      let entry = PageTableEntry(bits: memory.load(table, index))
+      if level == 0 || !entry.isTable { return (EntryPosition(table: table, index: index, level: level), entry) }
+      table = entry.frame
+      level -= 1
+    }
+  }
+
+  /// The table of `level` on the way to a page, with the missing ones above it made.
+  /// - Returns: nil when no frame is free; tables that were made on the way stay, empty and linked.
+  mutating func makeTables(_ root: FrameNumber, _ page: PageNumber, level target: UInt8) -> FrameNumber? {
+    var level = walker.format.levelCount - 1
+    var table = root
+    while level > target {
+      let index = walker.format.index(page, level: level)
+      let entry = PageTableEntry(bits: memory.load(table, index))
+      if entry.bits == 0 {
+        guard let made = memory.allocate(.table) else { return nil }
+        memory.store(table, index, PageTableEntry.table(made).bits)
+        table = made
+      } else {
+        precondition(entry.isTable, "areas of one leaf level do not share a table with another's leaf")
+        table = entry.frame
+      }
+      level -= 1
+    }
+    return table
+  }
+
+  /// Unlinks the tables below `table` that lie in the range and that `isUnused` allows, children first.
+  mutating func unlinkTables(
+    _ table: FrameNumber, level: UInt8, base: PageNumber, _ range: PageRange, _ found: inout [FrameNumber],
+    isUnused: (inout Machine, PageRange, FrameNumber) -> Bool
+  ) {
+    guard level > 0 else { return }
+    let span = UInt64(1) << (9 * UInt64(level))
+    let first = base >= range.first ? 0 : Int((range.first - base) / span)
+    for index in first..<Page.wordCount {
+      let start = base + UInt64(index) * span
+      if start >= range.end { break }
+      let entry = PageTableEntry(bits: memory.load(table, index))
+      guard entry.isTable else { continue }
+      let child = entry.frame
+      unlinkTables(child, level: level - 1, base: start, range, &found, isUnused: isUnused)
+      if isUnused(&self, PageRange(first: start, count: span), child) {
+        memory.store(table, index, 0)
+        found.append(child)
+      }
+    }
+  }
+
+  /// Frees a whole table with all that it maps: for a domain that is destroyed, or a child of a fork that failed.
+  mutating func freeTree(_ table: FrameNumber, _ stamp: OperationStamp, level: UInt8? = nil) {
+    let level = level ?? walker.format.levelCount - 1
+    for index in 0..<Page.wordCount {
+      let entry = PageTableEntry(bits: memory.load(table, index))
+      if entry.bits == 0 { continue }
+      if level > 0 && entry.isTable {
+        freeTree(entry.frame, stamp, level: level - 1)
+      } else {
+        memory.release(entry.leafFrame(level: level), by: stamp)
+      }
+    }
+    memory.release(table, by: stamp)
+  }
+}
+
+extension PageTableEntry {
+  /// A present entry above level 0 that points to a table.
+  var isTable: Bool { isPresent && bits & Self.pageSize == 0 }
+  /// PROT_NONE: the entry keeps its frame without being present (Linux `_PAGE_PROTNONE`, a bit that hardware ignores).
+  static let heldWithoutRights: UInt64 = 1 << 9
+
+  func leafFrame(level: UInt8) -> FrameNumber { frame & ~(FrameNumber(1) << (9 * FrameNumber(level)) - 1) }
+}

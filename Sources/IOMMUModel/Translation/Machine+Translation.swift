@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What the IOMMU found for a page. `rights` empty: not present, or nothing is allowed.
+struct IOMMUAnswer {
+  var status: TranslationAnswer.Status
+  var frame: FrameNumber = 0
+  var generation: UInt32 = 0
+  var level: UInt8 = 0
+  var rights: Rights = []
+  var via: Verdict.Via = .walk
+  var throughFreedTable = false
+  var binding: BindingID?
+
+  static let unsupported = IOMMUAnswer(status: .unsupportedRequest)
+}
+
+/// The IOMMU's side of a translation: context, PASID, IOTLB, walk cache, walk. One turn, and the order of the answer is
+/// given in it.
+extension Machine {
+  /// Answers an ATS Translation Request, and records the grant.
+  @inline(__always)
+  mutating func answerTranslation(
+    _ id: DeviceID, _ request: TranslationRequest, _ effects: inout Effects
+  ) throws(Refusal) {
+    try require(id)
+    try require(request.pasid)
+    guard devices[id].profile.ats else { throw Refusal(.atsDisabled, .device) }
+    effects.counters.translations += 1
+    let answer = devices[id].fenced
+      ? .unsupported : translate(id, request.pasid, request.page, wantsWrite: !request.noWrite, &effects)
+    devices[id].order += 1
+    let order = devices[id].order
+    let wanted: Rights = request.noWrite ? .read : .readWrite
+    if !answer.rights.isEmpty {
+      devices[id].grants.issue(
+        Grant(
+          frame: answer.frame, generation: answer.generation, level: answer.level, rights: answer.rights,
+          via: answer.via, throughFreedTable: answer.throughFreedTable, order: order, at: time),
+        pasid: request.pasid, page: request.page)
+    }
+    if devices[id].attempts.count > 0 || !answer.rights.isSuperset(of: wanted) {
+      noteAnswer(id, request, answer, wanted)
+    }
+    effects.append(
+      .translation(
+        id,
+        TranslationAnswer(
+          tag: request.tag, status: answer.status, pasid: request.pasid, page: request.page,
+          physicalAddress: UInt64(answer.frame) << 12,
+          sizeLog2: Page.sizeLog2 + 9 * answer.level, rights: answer.rights, order: order)))
+  }
+
+  /// Translates a page for a device. Caches what it finds; never what it does not (`iommu-hardware.md` A3, rule 6).
+  @inline(__always)
+  mutating func translate(
+    _ id: DeviceID, _ pasid: PASID, _ page: PageNumber, wantsWrite: Bool, _ effects: inout Effects
+  ) -> IOMMUAnswer {
+    let rid = devices[id].profile.rid
+    // Device-context cache: which function this requester id is.
+    let contextKey = BoundedCache<IOMMUCaches.Context>.Key(owner: UInt64(rid), page: 0)
+    if caches.contexts.find(contextKey) == nil { caches.contexts.insert(contextKey, .init(device: id)) }
+    guard let entry = pasidEntry(id, rid, pasid) else { return .unsupported }
+    switch entry.kind {
+    case .blocked: return .unsupported
+    case .identity:
+      guard page < UInt64(settings.frameCount) else { return IOMMUAnswer(status: .success, binding: entry.binding) }
+      let frame = FrameNumber(page)
+      return IOMMUAnswer(
+        status: .success, frame: frame, generation: memory.generation(frame), rights: .readWrite,
+        binding: entry.binding)
+    case .table:
+      guard entry.root != 0, page < PageRange.all.end else {
+        return IOMMUAnswer(status: .success, binding: entry.binding)
+      }
+      let owner = IOMMUCaches.owner(tag: entry.tag, pasid)
+      if let hit = findTranslation(owner, page), !wantsWrite || hit.0.rights.contains(.write) && hit.0.dirty {
+        effects.counters.iotlbHits += 1
+        return IOMMUAnswer(
+          status: .success, frame: hit.0.frame, generation: hit.0.generation, level: hit.level,
+          rights: hit.0.rights, via: .iotlb, throughFreedTable: hit.0.throughFreedTable, binding: entry.binding)
+      }
+      return walk(id, entry, owner, pasid, page, wantsWrite: wantsWrite, &effects)
+    }
+  }
+
+  /// The PASID's entry, from its cache or from the table.
+  @inline(__always)
+  private mutating func pasidEntry(_ id: DeviceID, _ rid: UInt16, _ pasid: PASID) -> IOMMUCaches.PASIDEntry? {
+    let key = BoundedCache<IOMMUCaches.PASIDEntry>.Key(owner: UInt64(rid), page: UInt64(pasid))
+    if let entry = caches.pasids.find(key) { return entry }
+    guard let bindingID = devices[id].bindings.first(where: { bindings[$0].pasid == pasid }) else { return nil }
+    let binding = bindings[bindingID]
+    var kind = IOMMUCaches.PASIDEntry.Kind.table
+    if case .domain(let domain) = binding.target {
+      switch domains[domain].kind {
+      case .paging: break
+      case .identity: kind = .identity
+      case .blocked: kind = .blocked
+      }
+    }
+    let entry = IOMMUCaches.PASIDEntry(
+      kind: binding.table == .cut && kind != .table ? .blocked : kind, binding: bindingID,
+      tag: Self.tag(binding.target), root: binding.table == .real ? binding.root : 0,
+      rootGeneration: binding.rootGeneration)
+    caches.pasids.insert(key, entry)
+    return entry
+  }
+
+  @inline(__always)
+  private func findTranslation(_ owner: UInt64, _ page: PageNumber) -> (IOMMUCaches.Translation, level: UInt8)? {
+    if let hit = caches.translations.find(IOMMUCaches.key(owner, page, level: 0)) { return (hit, 0) }
+    guard caches.hasLargeTranslations else { return nil }
+    for level in UInt8(1)...2 {
+      if let hit = caches.translations.find(IOMMUCaches.key(owner, page, level: level)) { return (hit, level) }
+    }
+    return nil
+  }
+
+  /// Walks from the deepest table that the walk cache knows; if that leads to less than was asked, once more from the
+  /// root (design §4).
+  private mutating func walk(
+    _ id: DeviceID, _ entry: IOMMUCaches.PASIDEntry, _ owner: UInt64, _ pasid: PASID, _ page: PageNumber,
+    wantsWrite: Bool, _ effects: inout Effects
+  ) -> IOMMUAnswer {
+    effects.counters.walks += 1
+    if let (start, generation, marked) = cachedPosition(owner, page) {
+      let answer = walk(
+        id, entry, owner, pasid, page, from: start, generation, marked: marked, via: .walkCache,
+        wantsWrite: wantsWrite, &effects)
+      if answer.rights.isSuperset(of: wantsWrite ? .readWrite : .read) { return answer }
+    }
+    let root = WalkPosition(table: entry.root, level: walker.format.levelCount - 1, writable: true)
+    return walk(
+      id, entry, owner, pasid, page, from: root, entry.rootGeneration, marked: false, via: .walk,
+      wantsWrite: wantsWrite, &effects)
+  }
+
+  private func cachedPosition(_ owner: UInt64, _ page: PageNumber) -> (WalkPosition, UInt32, Bool)? {
+    for level in UInt8(0)..<walker.format.levelCount - 1 {
+      if let cached = caches.walks.find(IOMMUCaches.walkKey(owner, page, tableLevel: level)) {
+        return (
+          WalkPosition(table: cached.table, level: level, writable: cached.writable), cached.generation,
+          cached.throughFreedTable
+        )
+      }
+    }
+    return nil
+  }
+
+  private mutating func walk(
+    _ id: DeviceID, _ entry: IOMMUCaches.PASIDEntry, _ owner: UInt64, _ pasid: PASID, _ page: PageNumber,
+    from start: WalkPosition, _ generation: UInt32, marked: Bool, via: Verdict.Via, wantsWrite: Bool,
+    _ effects: inout Effects
+  ) -> IOMMUAnswer {
+    var path = WalkPath()
+    let result = walker.walk(
+      &memory, from: start, page: page, access: wantsWrite ? [.updateBits, .writeIfAllowed] : .updateBits, path: &path)
+    var stale = marked
+    if memory.isStaleTable(start.table) || memory.generation(start.table) != generation {
+      stale = true
+      bookStaleWalk(id, pasid, page, start.table, generation, via, &effects)
+    } else if path.count > 1 {
+      for step in 1..<path.count where memory.isStaleTable(path[step].0.table) {
+        stale = true
+        bookStaleWalk(id, pasid, page, path[step].0.table, 0, via, &effects)
+        break
+      }
+    }
+    guard case .leaf(let leaf) = result else { return IOMMUAnswer(status: .success, via: via, binding: entry.binding) }
+    if path.count > 1 {
+      for step in 1..<path.count {
+        let position = path[step].0
+        caches.walks.insert(
+          IOMMUCaches.walkKey(owner, page, tableLevel: position.level),
+          .init(
+            table: position.table, generation: memory.generation(position.table), writable: position.writable,
+            throughFreedTable: stale))
+      }
+    }
+    let dirty = wantsWrite && leaf.rights.contains(.write)
+    let life = memory.generation(leaf.frame)
+    caches.translations.insert(
+      IOMMUCaches.key(owner, page, level: leaf.level),
+      .init(frame: leaf.frame, generation: life, rights: leaf.rights, dirty: dirty, throughFreedTable: stale))
+    if leaf.level > 0 { caches.hasLargeTranslations = true }
+    return IOMMUAnswer(
+      status: .success, frame: leaf.frame, generation: life, level: leaf.level, rights: leaf.rights, via: via,
+      throughFreedTable: stale, binding: entry.binding)
+  }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small bench for the tests: one machine, its effects, and short words for what tests do all the time.
+@testable import IOMMUModel
+import Testing
+
+struct Bench {
+  var machine: Machine
+  var effects = Effects()
+  /// All effects since the bench was made.
+  var seen: [Effect] = []
+  var counters = Counters()
+
+  init(_ change: (inout Settings) -> Void = { _ in }) {
+    var settings = Settings()
+    settings.frameCount = 256
+    settings.costs = .zero
+    change(&settings)
+    machine = Machine(settings: settings)
+  }
+
+  @discardableResult
+  mutating func apply(_ command: Command, at time: Nanoseconds? = nil) throws -> Reply {
+    effects.removeAll()
+    let reply = try machine.apply(command, at: time ?? machine.time, into: &effects)
+    take()
+    return reply
+  }
+
+  /// Runs what is due now; nothing that needs time to pass, so no time-out.
+  mutating func settle() { run(until: machine.time) }
+
+  mutating func run(until end: Nanoseconds) {
+    effects.removeAll()
+    machine.run(until: end, limit: 1_000_000, into: &effects)
+    take()
+  }
+
+  /// Performs one internal turn.
+  mutating func turn() {
+    effects.removeAll()
+    machine.applyNext(at: machine.time, into: &effects)
+    take()
+  }
+
+  private mutating func take() {
+    seen += effects.list
+    add(effects.counters)
+    machine.checkInvariants()
+  }
+
+  private mutating func add(_ more: Counters) { counters.add(more) }
+
+  // MARK: Short words
+
+  mutating func addressSpace() throws -> AddressSpaceID {
+    guard case .addressSpace(let id) = try apply(.createAddressSpace) else { throw Surprise() }
+    return id
+  }
+  mutating func device(rid: UInt16 = 8, retryLimit: UInt32 = 1) throws -> DeviceID {
+    guard case .device(let id, _) = try apply(.registerDevice(DeviceProfile(rid: rid, retryLimit: retryLimit))) else {
+      throw Surprise()
+    }
+    return id
+  }
+  @discardableResult
+  mutating func start(_ request: OperationRequest) throws -> OperationID {
+    guard case .operation(let id) = try apply(.start(request)) else { throw Surprise() }
+    return id
+  }
+  mutating func map(_ space: AddressSpaceID, _ first: PageNumber, _ count: UInt64, _ rights: Rights = .readWrite) throws {
+    try start(.mmap(space, PageRange(first: first, count: count), rights, pageSizeLog2: 12))
+    settle()
+  }
+  mutating func store(_ space: AddressSpaceID, _ page: PageNumber, _ value: UInt64, cpu: UInt8 = 0) throws {
+    try start(.cpuAccess(space, CPUAccess(cpu: cpu, kind: .store, address: page << 12, value: value)))
+    settle()
+  }
+  mutating func load(_ space: AddressSpaceID, _ page: PageNumber, cpu: UInt8 = 0) throws -> UInt64 {
+    let id = try start(.cpuAccess(space, CPUAccess(cpu: cpu, kind: .load, address: page << 12)))
+    settle()
+    return outcome(id)?.value ?? .max
+  }
+  mutating func translate(
+    _ device: DeviceID, _ pasid: PASID, _ page: PageNumber, noWrite: Bool = false
+  ) throws -> TranslationAnswer {
+    try apply(.translate(device, TranslationRequest(tag: 1, pasid: pasid, page: page, noWrite: noWrite)))
+    guard case .translation(_, let answer)? = seen.last(where: { if case .translation = $0 { true } else { false } })
+    else { throw Surprise() }
+    return answer
+  }
+  /// One page request of a group of one, served.
+  mutating func request(_ device: DeviceID, _ pasid: PASID, _ page: PageNumber, _ rights: Rights = .readWrite) throws
+    -> PageResponse.Code?
+  {
+    try apply(.pageRequest(device, PageRequest(pasid: pasid, page: page, rights: rights, groupIndex: 3, last: true)))
+    settle()
+    for effect in seen.reversed() { if case .pageResponse(device, let response) = effect { return response.code } }
+    return nil
+  }
+  mutating func dma(
+    _ device: DeviceID, _ pasid: PASID, _ page: PageNumber, at physicalAddress: UInt64, write: UInt64? = nil
+  ) throws -> DMAAnswer {
+    try apply(
+      .dma(
+        device,
+        DMARequest(
+          tag: 9, write: write != nil, translated: true, pasid: pasid, address: physicalAddress, page: page,
+          value: write ?? 0)))
+    settle()
+    guard case .dma(_, let answer)? = seen.last(where: { if case .dma = $0 { true } else { false } }) else {
+      throw Surprise()
+    }
+    return answer
+  }
+
+  // MARK: What was seen
+
+  func outcome(_ id: OperationID) -> OperationOutcome? {
+    for effect in seen.reversed() {
+      if case .operation(let outcome) = effect, outcome.operation == id { return outcome }
+    }
+    return nil
+  }
+  var verdicts: [Verdict] { seen.compactMap { if case .verdict(let verdict) = $0 { verdict } else { nil } } }
+  /// Invalidations that were pushed and not ended.
+  func owed(_ device: DeviceID) -> [Invalidation] {
+    machine.devices[device].itags.filter { $0.state == .owed }.map(\.invalidation)
+  }
+  mutating func completeAll(_ device: DeviceID) throws {
+    while true {
+      let vector = owed(device).reduce(UInt32(0)) { $0 | 1 << UInt32($1.itag) }
+      if vector == 0 { return }
+      try apply(.complete(device, itagVector: vector))
+      settle()
+    }
+  }
+  var letters: [OperationStep.Letter] {
+    seen.compactMap { if case .step(let step) = $0 { step.letter } else { nil } }
+  }
+}
+
+struct Surprise: Error {}
