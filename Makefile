@@ -22,6 +22,11 @@ test: toolchain
 	@scripts/python-environment
 	@scripts/test
 
+mutants: toolchain
+	@scripts/install-packages $(TEST_PACKAGES)
+	@scripts/python-environment
+	@.venv/bin/python Tests/differential/mutants.py $(ARGS)
+
 lint: toolchain
 	@swift format lint --strict --parallel --recursive $(SWIFT_SOURCES)
 
@@ -34,4 +39,4 @@ clean:
 toolchain:
 	@scripts/check-toolchain
 
-.PHONY: storm build test lint format clean toolchain
+.PHONY: storm build test mutants lint format clean toolchain

@@ -64,6 +64,8 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 
+    // Test support, outside the product: the page walker as a filter, for Tests/differential.
+    .executableTarget(name: "WalkerProbe", dependencies: ["IOMMUModel"], path: "Tests/WalkerProbe"),
     .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
