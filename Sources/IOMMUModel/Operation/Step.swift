@@ -99,7 +99,7 @@ struct Programs {
     case .exit:
       // The subscriber is gone after `release`: no S, no E, no I.
       [
-        .lockWrite, .release,
+        .lockWrite, .release, .detachAreas,
         .zap, .cpuFlush, .unlockTable, .free, .again,
         .unlinkTables, .cpuFlush, .free, .destroySpace, .done,
       ]
