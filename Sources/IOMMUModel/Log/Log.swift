@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A machine's log: what happened to it, enough to make it happen again, byte for byte.
+///
+///     "IOMMULAB"  8 bytes
+///     version     1
+///     build       length, UTF-8
+///     settings    `Settings.encode`
+///     entries     until the end:
+///       0, time, command, reply      a command that was accepted, with the choices that it was given
+///       1, time, sequence            an internal turn, by the sequence of its scheduling
+///
+/// Every number is unsigned LEB128; `time` is the difference to the entry before. Refused commands changed nothing and
+/// are not there. A tail that ends inside an entry is torn: all before it holds.
+public enum Log {
+  public static let magic = Array("IOMMULAB".utf8)
+  public static let version: UInt64 = 1
+
+  public enum Turn: Equatable, Sendable {
+    case command(Command, Reply)
+    case pending(sequence: UInt64)
+  }
+  public struct Entry: Equatable, Sendable {
+    public var time: Nanoseconds
+    public var turn: Turn
+  }
+}
+
+/// Writes a log into a buffer that its owner takes away now and then.
+public struct LogWriter: Sendable {
+  private var encoder = ByteEncoder()
+  private var lastTime: Nanoseconds = 0
+
+  public init(settings: Settings, build: String) {
+    encoder.put(raw: Log.magic)
+    encoder.put(Log.version)
+    encoder.put(build)
+    settings.encode(to: &encoder)
+  }
+
+  /// - Parameter time: machine time of the turn (`Machine.time` after it).
+  public mutating func append(_ command: Command, _ reply: Reply, at time: Nanoseconds) {
+    encoder.put(0)
+    put(time)
+    command.encode(to: &encoder)
+    reply.encode(to: &encoder)
+  }
+
+  public mutating func append(pending sequence: UInt64, at time: Nanoseconds) {
+    encoder.put(1)
+    put(time)
+    encoder.put(sequence)
+  }
+
+  private mutating func put(_ time: Nanoseconds) {
+    encoder.put(time - lastTime)
+    lastTime = time
+  }
+
+  public var byteCount: Int { encoder.bytes.count }
+
+  /// The bytes written since the last call.
+  public mutating func take() -> [UInt8] {
+    defer { encoder = ByteEncoder() }
+    return encoder.bytes
+  }
+}
+
+/// Reads a log.
+public struct LogReader: Sendable {
+  public let settings: Settings
+  public let build: String
+  private var decoder: ByteDecoder
+  private var time: Nanoseconds = 0
+
+  /// - Throws: `notALog`, `unknownVersion`, or what is wrong with the head.
+  public init(_ bytes: [UInt8]) throws(LogError) {
+    decoder = ByteDecoder(bytes)
+    guard bytes.count >= Log.magic.count, try decoder.raw(Log.magic.count) == Log.magic else { throw .notALog }
+    let version = try decoder.number()
+    guard version == Log.version else { throw .unknownVersion(version) }
+    build = try decoder.text()
+    settings = try Settings(from: &decoder)
+  }
+
+  /// The next entry; nil at the end.
+  public mutating func next() throws(LogError) -> Log.Entry? {
+    if decoder.isAtEnd { return nil }
+    let kind = try decoder.number()
+    time += try decoder.number()
+    switch kind {
+    case 0:
+      let command = try Command(from: &decoder)
+      return Log.Entry(time: time, turn: .command(command, try Reply(from: &decoder)))
+    case 1: return Log.Entry(time: time, turn: .pending(sequence: try decoder.number()))
+    default: throw .malformed(offset: decoder.offset)
+    }
+  }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension Settings {
+  func encode(to encoder: inout ByteEncoder) {
+    encoder.put(seed)
+    encoder.put(frameCount)
+    encoder.put(recycleOrder.rawValue)
+    encoder.put(cpuCount)
+    encoder.put(gatherBatch)
+    encoder.put(hold)
+    encoder.put(costs.dilationMilli)
+    for path in CostModel.all { costs[keyPath: path].encode(to: &encoder) }
+    encoder.put(pageRequestQueueCapacity)
+    encoder.put(handlerWorkers)
+    encoder.put(invalidationTimeout)
+    encoder.put(livelockLimit)
+    encoder.put(oracleAction.rawValue)
+    for size in [caches.deviceContext, caches.pasid, caches.iotlb, caches.walk, caches.cpuTLB] { encoder.put(size) }
+    for limit in [
+      limits.addressSpaces, limits.areasPerAddressSpace, limits.domains, limits.devices, limits.operations,
+      limits.dmaInFlightPerDevice,
+    ] { encoder.put(limit) }
+    encoder.put(chunkFramesLog2)
+  }
+
+  init(from decoder: inout ByteDecoder) throws(LogError) {
+    self.init()
+    seed = try decoder.number()
+    frameCount = try decoder.number(UInt32.self)
+    recycleOrder = try decoder.value(RecycleOrder.self)
+    cpuCount = try decoder.number(UInt8.self)
+    gatherBatch = try decoder.number(UInt32.self)
+    hold = try decoder.number()
+    costs.dilationMilli = try decoder.number()
+    for path in CostModel.all { costs[keyPath: path] = try Distribution(from: &decoder) }
+    pageRequestQueueCapacity = try decoder.number(UInt32.self)
+    handlerWorkers = try decoder.number(UInt32.self)
+    invalidationTimeout = try decoder.number()
+    livelockLimit = try decoder.number(UInt32.self)
+    oracleAction = try decoder.value(OracleAction.self)
+    caches.deviceContext = try decoder.number(UInt32.self)
+    caches.pasid = try decoder.number(UInt32.self)
+    caches.iotlb = try decoder.number(UInt32.self)
+    caches.walk = try decoder.number(UInt32.self)
+    caches.cpuTLB = try decoder.number(UInt32.self)
+    limits.addressSpaces = try decoder.number(UInt32.self)
+    limits.areasPerAddressSpace = try decoder.number(UInt32.self)
+    limits.domains = try decoder.number(UInt32.self)
+    limits.devices = try decoder.number(UInt32.self)
+    limits.operations = try decoder.number(UInt32.self)
+    limits.dmaInFlightPerDevice = try decoder.number(UInt32.self)
+    chunkFramesLog2 = try decoder.number(UInt8.self)
+  }
+}
+
+extension Distribution {
+  func encode(to encoder: inout ByteEncoder) {
+    for bucket in [a, b, c] {
+      encoder.put(bucket.upTo)
+      encoder.put(bucket.low)
+      encoder.put(bucket.high)
+    }
+  }
+
+  init(from decoder: inout ByteDecoder) throws(LogError) {
+    var buckets: [Bucket] = []
+    for _ in 0..<3 {
+      let upTo = try decoder.number(UInt32.self)
+      let low = try decoder.number(UInt32.self)
+      buckets.append(Bucket(upTo: upTo, low, try decoder.number(UInt32.self)))
+    }
+    self.init(buckets[0], buckets[1], buckets[2])
+  }
+}
