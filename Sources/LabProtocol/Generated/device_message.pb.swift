@@ -663,7 +663,7 @@ public nonisolated struct LabRefusedMessage: Sendable {
   /// Which: the number of the message on its stream, from 1 on.
   public var message: UInt64 = 0
 
-  /// Stable reason, as in `ErrorDetail`.
+  /// Stable reason, in capitals, as in errors.
   public var reason: String = String()
 
   /// What, why and what to do, for people.

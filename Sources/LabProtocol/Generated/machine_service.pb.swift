@@ -12,6 +12,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Machines: creation, clock, figures, verdicts, log.
+///
+/// What every file of the contract shares.
+///
+/// Hex strings. Addresses, byte counts, masks, physical addresses and data words are `string` fields with one canonical
+/// form, `^0x(0|[1-9a-f][0-9a-f]{0,15})$`. Upper case and leading zeros up to 16 digits are accepted; decimal is refused
+/// with the corrected form in the message. Everything else follows proto3 JSON; unknown fields are errors.
+///
+/// Ids (`machine`, `address_space`, `domain`, `device`, `operation`) are opaque strings. An unknown id and a foreign id
+/// give the same `not_found`.
+///
+/// `request_id`: every call that changes something takes one, chosen by the caller, at most 64 bytes. A repeat with the
+/// same id gets the first answer and changes nothing; absent or empty means that a repeat is a new call.
+///
+/// `last` is inclusive, `end` exclusive, `count` counts items, `byte_count` bytes. Times are nanoseconds of machine time
+/// since the machine was created, unless a name says otherwise.
+///
+/// Errors are Connect errors with a `google.rpc.ErrorInfo` in their details: `reason` is stable and in capitals, for
+/// example UNKNOWN_DEVICE, and `metadata.fields` names the fields of the request that the error is about. Plain JSON
+/// clients find `reason` and `fields` beside `code` and `message`. The text for people may change.
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
