@@ -115,6 +115,10 @@ struct ContextState {
 
   mutating func putStream(_ stream: HTTP2StreamHandle) {
     stream.pointee.output.removeAll(memory)
+    if let headers = stream.pointee.headers {
+      stream.pointee.headers = nil
+      headers.release()
+    }
     stream.pointee.next = freeStreams
     freeStreams = stream
   }

@@ -86,12 +86,16 @@ public final class HTTP2Session {
 
   /// Ends the batch: its events, heads and bytes are gone, and the window of what was consumed goes back to the peer.
   public func endBatch() {
-    saveHead()
-    let shared = context.state
-    shared.pointee.events.removeAll()
-    shared.pointee.heads.removeAll()
-    shared.pointee.storage.removeAll()
+    dropEvents()
+    context.state.pointee.storage.removeAll()
     returnWindow()
+  }
+
+  /// Forgets the events and heads, which have been acted on, but keeps the bytes for a batch that goes on.
+  public func dropEvents() {
+    saveHead()
+    context.state.pointee.events.removeAll()
+    context.state.pointee.heads.removeAll()
   }
 
   /// Gives the connection's window for consumed bytes back to the peer; `endBatch` does it too.
@@ -185,6 +189,7 @@ public final class HTTP2Session {
       return nil
     }
     stream.pointee.id = id
+    stream.pointee.headers = .passRetained(headers)
     state.pointee.openStreams += 1
     return stream
   }

@@ -31,7 +31,8 @@ public struct HTTP2Stream {
   var headerListBytes: UInt32 = 0
   /// Body bytes received and not yet given back to the peer's window.
   var unconsumed: Int32 = 0
-  var holdsWindow = false
+  /// A request's header list, kept until the stream is released: its HEADERS may wait for a free stream.
+  var headers: Unmanaged<HTTP2HeaderList>?
   var isDeferred = false
   var isAnnounced = false
   var next: HTTP2StreamHandle?
