@@ -155,7 +155,7 @@ public final class HTTP2Session {
   public func respond(_ stream: HTTP2StreamHandle, _ headers: HTTP2HeaderList, endStream: Bool = false) {
     guard !stream.pointee.isClosed, !stream.pointee.hasHead else { return }
     stream.pointee.hasHead = true
-    stream.pointee.isFinished = endStream
+    if endStream { stream.pointee.isFinished = true }
     let id = stream.pointee.id
     let code: Int32
     if endStream {

@@ -57,6 +57,7 @@ import Testing
     limits.streamWindow = 10_000
     let pair = SessionPair(server: limits)
     pair.serverConsumes = false
+    pair.pump()
     let stream = pair.request(0, "/service.v1.Echo/Call", Array(repeating: 1, count: 50_000))!
     pair.pump()
     #expect(stream.pointee.pendingOutput == 40_000)
@@ -67,6 +68,7 @@ import Testing
     var limits = HTTP2Limits()
     limits.streamWindow = 10_000
     let pair = SessionPair(client: limits)
+    pair.pump()
     _ = pair.request(0, "/p", Array(repeating: 1, count: 50_000))
     let toServer = pair.take(pair.client)
     pair.feedServer(toServer)
