@@ -25,7 +25,12 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
       ]),
     .target(name: "DeviceEndpoint"),
-    .target(name: "IOMMUSimulation", dependencies: ["IOMMUModel", "DeviceEndpoint"]),
+    .target(
+      name: "IOMMUSimulation",
+      dependencies: [
+        "IOMMUModel", "DeviceEndpoint",
+        .product(name: "HeapModule", package: "swift-collections"),
+      ]),
 
     // The wire.
     .target(
@@ -69,7 +74,7 @@ let package = Package(
     .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
-    .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUSimulation"]),
+    .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUModel", "IOMMUSimulation"]),
     .testTarget(name: "LabProtocolTests", dependencies: ["LabProtocol"]),
     .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session"]),
     .testTarget(name: "RPCServerTests", dependencies: ["RPCServer", "RPCClient"]),

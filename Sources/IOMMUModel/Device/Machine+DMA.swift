@@ -68,6 +68,7 @@ extension Machine {
         if request.write { memory.explain(frame) }
         switch settings.oracleAction {
         case .block: answer.status = .blocked
+        case _ where protectsItself(request, frame): answer.status = .blocked
         case .poison: answer.value = request.write ? 0 : 0xdead_beef_dead_beef
         case .perform:
           if request.write {
@@ -77,6 +78,8 @@ extension Machine {
             answer.value = memory.load(frame, word)
           }
         }
+      } else if protectsItself(request, frame) {
+        answer.status = .blocked
       } else if request.write {
         memory.store(frame, word, request.value)
       } else {
@@ -84,6 +87,12 @@ extension Machine {
       }
     }
     effects.append(.dma(id, answer))
+  }
+
+  /// A device never writes into a page table of the machine's own software, right or wrong: the access is recorded and
+  /// explained, but the simulation does not let itself be corrupted (design §5).
+  private func protectsItself(_ request: DMARequest, _ frame: FrameNumber) -> Bool {
+    request.write && Int(frame) < memory.createdFrameCount && memory[frame].use == .table
   }
 
   /// A PASID that is attached to a `BLOCKED` domain refuses translated requests as well.

@@ -59,6 +59,9 @@ public struct Distribution: Equatable, Sendable {
   public static func uniform(_ low: UInt32, _ high: UInt32) -> Distribution { .init(.init(upTo: 1000, low, high)) }
   public static func constant(_ value: UInt32) -> Distribution { .uniform(value, value) }
 
+  /// One value; thousandths choose the bucket, and the bucket is uniform.
+  public func draw(_ generator: inout SeededGenerator) -> Nanoseconds { sample(&generator) }
+
   func sample(_ generator: inout SeededGenerator) -> Nanoseconds {
     if a.upTo >= 1000 && a.low == a.high { return Nanoseconds(a.low) }
     let roll = UInt32(generator.next(below: 1000))

@@ -80,7 +80,7 @@ public struct DMAAnswer: Equatable, Sendable {
     case fenced
     /// No such translation, or not this right (untranslated requests, and domains that refuse).
     case refused
-    /// The oracle's verdict was to block the access (`OracleAction.block`).
+    /// Judged and not performed: by `OracleAction.block`, or because it would have written into a page table.
     case blocked
     /// No memory stands at that physical address.
     case unsupportedRequest

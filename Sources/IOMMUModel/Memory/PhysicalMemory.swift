@@ -225,6 +225,8 @@ public struct PhysicalMemory {
   @inline(__always)
   func isStaleTable(_ number: FrameNumber) -> Bool { Int(number) >= frames.count || frames[Int(number)].use != .table }
 
+  func isFree(_ number: FrameNumber) -> Bool { Int(number) >= frames.count || frames[Int(number)].use == .free }
+
   /// Declares frames of a fresh memory as page tables with this content: for tables that a client built by hand.
   /// - Parameter image: 512 words for each frame, from frame `first` on.
   public mutating func installTables(first: FrameNumber, image: [UInt64]) {

@@ -42,7 +42,7 @@ extension Machine {
     let by = reference?.by ?? .none
     if grant.throughFreedTable { return found(.staleWalk, dropped: by) }
     let life = memory.generation(grant.frame)
-    if life != grant.generation || memory[frame].use == .free { return found(.staleDMA, dropped: by) }
+    if life != grant.generation || memory.isFree(frame) { return found(.staleDMA, dropped: by) }
     if let reference, reference.held, reference.frame == grant.frame {
       if !request.write || reference.rights.contains(.write) { return nil }
       return isInProgress(target, first, grant) ? nil : found(.writeAfterProtect, dropped: by)
