@@ -22,6 +22,8 @@ struct SessionState {
 
   /// A header block is being decoded into the last element of `heads`.
   var headIsOpen = false
+  /// The stream of that block. Not `lastStream`: between two batches, sending may close other streams.
+  var headStream: HTTP2StreamHandle?
   /// Head and bytes of a block that was cut by the end of a batch.
   var savedHead: SavedHead?
 
@@ -168,19 +170,21 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       pointee.lastStream = stream
       pointee.context.pointee.heads.append(HTTP2Head())
       pointee.headIsOpen = true
+      pointee.headStream = stream
       return 0
     }
     guard let stream = stream(session, id), !stream.pointee.isAnnounced else { return 0 }
     stream.pointee.headerListBytes = 0
     pointee.context.pointee.heads.append(HTTP2Head())
     pointee.headIsOpen = true
+    pointee.headStream = stream
     return 0
   }
 
   fileprivate func header(
     _ name: UnsafePointer<UInt8>, _ nameCount: Int, _ value: UnsafePointer<UInt8>, _ valueCount: Int
   ) -> Int32 {
-    guard let stream = pointee.lastStream else { return 0 }
+    guard let stream = pointee.headStream else { return 0 }
     let size = UInt32(truncatingIfNeeded: nameCount &+ valueCount &+ 32)
     stream.pointee.headerListBytes &+= size
     if stream.pointee.headerListBytes > pointee.headerListLimit {
@@ -276,6 +280,7 @@ extension UnsafeMutablePointer where Pointee == SessionState {
   private func headReceived(_ session: OpaquePointer, _ header: nghttp2_frame_hd) {
     let found = stream(session, header.stream_id)
     let ends = header.flags & streamEnds != 0
+    pointee.headStream = nil
     guard pointee.headIsOpen, let stream = found else {
       if ends { streamEnded(found) }
       return
@@ -308,6 +313,11 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     guard let stream = stream(session, id) else { return 0 }
     pointee.lastStream = nil
     pointee.lastStreamID = 0
+    if pointee.headStream == stream {
+      pointee.headStream = nil
+      pointee.savedHead = nil
+      dropOpenHead()
+    }
     nghttp2_session_set_stream_user_data(session, id, nil)
     pointee.openStreams -= 1
     pointee.pendingOutput -= stream.pointee.output.count
@@ -317,7 +327,6 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     pointee.connectionUnconsumed += Int(stream.pointee.unconsumed)
     stream.pointee.unconsumed = 0
     if pointee.isServer, !stream.pointee.isAnnounced {
-      dropOpenHead()
       pointee.context.pointee.putStream(stream)
     } else {
       pointee.context.pointee.events.append(
