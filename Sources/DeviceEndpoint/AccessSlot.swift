@@ -6,10 +6,14 @@ struct AccessSlot: Sendable {
     case free
     /// A translation request is out.
     case translating
-    /// Not present: waits until a page request may be sent.
+    /// Not present, and this access struggles for the page: waits until a page request may be sent.
     case wantingPage
     /// A page request is out.
     case pageRequested
+    /// Another access of the device struggles for the page: waits for its outcome.
+    case parked
+    /// Out of retries: given up as soon as no other answer for the page is under way.
+    case exhausted
     /// A DMA is out.
     case accessing
   }
@@ -18,7 +22,13 @@ struct AccessSlot: Sendable {
   var generation: UInt16 = 0
   var access = Access(pasid: 0, page: 0, offset: 0, write: false)
   var intendedAt: UInt64 = 0
+  /// Page requests that this access sent itself.
   var pageRequests: UInt32 = 0
+  /// This access speaks for the device in the struggle for its page: from its first "not present" to the end. There is
+  /// at most one for a page, because software counts retries for a page, not for an access.
+  var struggles = false
+  /// Page requests sent in this struggle since the page was last granted.
+  var attempts: UInt32 = 0
   /// Next in the list of those that want a page, in the group's list, or in the list of free slots; -1: none.
   var next: Int32 = -1
   /// Answers with a smaller order are stale if their block is of 4K, 2M or 1G: an invalidation overlapped that block.

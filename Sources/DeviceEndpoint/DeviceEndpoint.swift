@@ -71,6 +71,8 @@ public struct DeviceEndpoint: Sendable {
   public mutating func receive(_ answer: ATSAnswer, now: UInt64, into out: inout EndpointOutput) {
     guard let index = slot(of: answer.tag, in: .translating) else { return }
     guard answer.status == .success else { return end(index, .refused, now, &out) }
+    let isGranted = answer.rights.isSuperset(of: slots[index].rights)
+    if isGranted { endStruggle(index, &out) }
     let stale = answer.order < slots[index].staleBelow(sizeLog2: answer.sizeLog2)
     if stale && !configuration.misbehaviour.contains(.ignoresOrder) {
       counters.discardedAnswers += 1
@@ -82,10 +84,10 @@ public struct DeviceEndpoint: Sendable {
         pasid: access.pasid, page: access.page, physicalAddress: answer.physicalAddress, sizeLog2: answer.sizeLog2,
         rights: answer.rights)
     }
-    if answer.rights.isSuperset(of: slots[index].rights) {
+    if isGranted {
       issue(index, answer.physicalAddress, answer.sizeLog2, &out)
     } else {
-      wantPage(index, now, &out)
+      missed(index, now, &out)
     }
   }
 
@@ -115,7 +117,7 @@ public struct DeviceEndpoint: Sendable {
     guard priState == .enabled else { return }
     priState = .disabled
     pages.removeAll()
-    for index in slots.indices where slots[index].state == .wantingPage || slots[index].state == .pageRequested {
+    for index in slots.indices where slots[index].struggles && slots[index].state != .translating {
       abandon(index, now, &out)
     }
   }
@@ -161,7 +163,7 @@ public struct DeviceEndpoint: Sendable {
       for index in slots.indices { slots[index].holds &= ~bit }
       uses = 0
     }
-    owed.take(itag: invalidation.itag, uses: uses)
+    owed.take(itag: invalidation.itag, uses: uses, now: now)
   }
 
   /// A DMA has landed, or was refused: the access ends.
@@ -201,6 +203,11 @@ public struct DeviceEndpoint: Sendable {
     let ready = owed.takeReady()
     if ready != 0 {
       counters.completions += UInt64(ready.nonzeroBitCount)
+      var rest = ready
+      while rest != 0 {
+        out.invalidationNanoseconds.append(now &- owed.arrivedAt[rest.trailingZeroBitCount])
+        rest &= rest - 1
+      }
       out.messages.append(.complete(itagVector: ready))
       if configuration.misbehaviour.contains(.completesTwice) { out.messages.append(.complete(itagVector: ready)) }
     }
@@ -220,10 +227,13 @@ public struct DeviceEndpoint: Sendable {
       slots[index].intendedAt = intendedAt
       slots[index].pageRequests = 0
       slots[index].value = 0
-      if let entry = atc.lookup(pasid: access.pasid, page: access.page), entry.rights.isSuperset(of: slots[index].rights)
+      if let entry = atc.lookup(pasid: access.pasid, page: access.page),
+        entry.rights.isSuperset(of: slots[index].rights)
       {
         counters.atcHits += 1
         issue(index, entry.physicalAddress, entry.sizeLog2, &out)
+      } else if struggler(for: index) != nil {
+        slots[index].state = .parked
       } else {
         translate(index, &out)
       }
@@ -264,17 +274,55 @@ public struct DeviceEndpoint: Sendable {
           page: access.page, value: slots[index].value)))
   }
 
-  private mutating func wantPage(_ index: Int, _ now: UInt64, _ out: inout EndpointOutput) {
+  /// A translation was answered "not present", or without the right.
+  private mutating func missed(_ index: Int, _ now: UInt64, _ out: inout EndpointOutput) {
     switch priState {
     case .absent: return end(index, .refused, now, &out)
     case .disabled: return abandon(index, now, &out)
     case .enabled: break
     }
-    if slots[index].pageRequests > configuration.retryLimit { return abandon(index, now, &out) }
+    if let struggler = struggler(for: index) {
+      slots[index].state = .parked
+      if slots[struggler].state == .exhausted { exhaust(struggler, now, &out) }
+      return
+    }
+    slots[index].struggles = true
+    if slots[index].attempts > configuration.retryLimit { return exhaust(index, now, &out) }
     slots[index].state = .wantingPage
     slots[index].next = -1
-    if pages.waitingTail >= 0 { slots[Int(pages.waitingTail)].next = Int32(index) } else { pages.waitingHead = Int32(index) }
+    if pages.waitingTail >= 0 {
+      slots[Int(pages.waitingTail)].next = Int32(index)
+    } else {
+      pages.waitingHead = Int32(index)
+    }
     pages.waitingTail = Int32(index)
+  }
+
+  /// Gives an access up whose retries are used up, unless an answer is under way that may still bring the page: then
+  /// software no longer counts the retries, and would call the device impatient.
+  private mutating func exhaust(_ index: Int, _ now: UInt64, _ out: inout EndpointOutput) {
+    slots[index].state = .exhausted
+    for other in slots.indices where slots[other].state == .translating && isSamePage(other, index) { return }
+    abandon(index, now, &out)
+  }
+
+  /// The other access of this device that struggles for the same page.
+  private func struggler(for index: Int) -> Int? {
+    slots.indices.first { $0 != index && slots[$0].struggles && isSamePage($0, index) }
+  }
+
+  @inline(__always) private func isSamePage(_ a: Int, _ b: Int) -> Bool {
+    slots[a].access.page == slots[b].access.page && slots[a].access.pasid == slots[b].access.pasid
+  }
+
+  /// The page was granted, or the struggle for it is lost: who waited for the outcome asks for himself.
+  private mutating func endStruggle(_ index: Int, _ out: inout EndpointOutput) {
+    slots[index].struggles = false
+    slots[index].attempts = 0
+    for other in slots.indices where other != index && isSamePage(other, index) {
+      slots[other].attempts = 0
+      if slots[other].state == .parked || slots[other].state == .exhausted { translate(other, &out) }
+    }
   }
 
   /// Forms groups of neighbours in the queue that share a PASID, as far as credits and indices go.
@@ -307,6 +355,7 @@ public struct DeviceEndpoint: Sendable {
       let next = Int(slots[index].next)
       slots[index].state = .pageRequested
       slots[index].pageRequests += 1
+      slots[index].attempts += 1
       counters.pageRequests += 1
       if slots[index].pageRequests > 1 { counters.retries += 1 }
       let access = slots[index].access
@@ -342,6 +391,15 @@ public struct DeviceEndpoint: Sendable {
     case .fenced: counters.fenced += 1
     }
     slots[index].state = .free
+    if !isFenced {
+      if slots[index].struggles {
+        endStruggle(index, &out)
+      } else if let struggler = struggler(for: index), slots[struggler].state == .exhausted {
+        exhaust(struggler, now, &out)
+      }
+    }
+    slots[index].struggles = false
+    slots[index].attempts = 0
     slots[index].holds = 0
     slots[index].next = freeSlot
     freeSlot = Int32(index)

@@ -11,7 +11,7 @@ public struct EndpointConfiguration: Equatable, Sendable {
   public var priAllocation: UInt32
   /// Members of one page-request group at most.
   public var groupMemberLimit: Int
-  /// Page requests after the first that an access sends before it is given up.
+  /// Page requests after the first that the device sends for one page before it gives the access up.
   public var retryLimit: UInt32
   public var arrivals: ArrivalSchedule
   /// Stands in the upper bits of every stamp that the device writes; unique among the devices of a machine, below 2²⁴.
@@ -86,10 +86,13 @@ public struct EndpointOutput: Sendable {
   public var finished: [FinishedAccess] = []
   /// For each page-request group that was answered: ns from sending its last member to the answer.
   public var pageRequestNanoseconds: [UInt64] = []
+  /// For each invalidation that is completed: ns from its arrival to its completion.
+  public var invalidationNanoseconds: [UInt64] = []
   public init() {}
   public mutating func removeAll() {
     messages.removeAll(keepingCapacity: true)
     finished.removeAll(keepingCapacity: true)
     pageRequestNanoseconds.removeAll(keepingCapacity: true)
+    invalidationNanoseconds.removeAll(keepingCapacity: true)
   }
 }

@@ -4,15 +4,18 @@
 struct InvalidationLedger: Sendable {
   /// Uses that each ITag waits for.
   private(set) var pendingUses: [UInt32] = Array(repeating: 0, count: 32)
+  /// When each ITag's invalidation arrived.
+  private(set) var arrivedAt: [UInt64] = Array(repeating: 0, count: 32)
   /// ITags that wait.
   private(set) var waiting: UInt32 = 0
   /// ITags to be completed with the next completion message.
   private(set) var ready: UInt32 = 0
 
   /// Takes an invalidation that waits for `uses` uses.
-  mutating func take(itag: UInt8, uses: UInt32) {
+  mutating func take(itag: UInt8, uses: UInt32, now: UInt64) {
     let bit: UInt32 = 1 << UInt32(itag)
     pendingUses[Int(itag)] = uses
+    arrivedAt[Int(itag)] = now
     waiting &= ~bit
     if uses == 0 { ready |= bit } else { waiting |= bit }
   }

@@ -115,7 +115,8 @@ public struct TranslationCache: Sendable {
   @inline(__always) private func find(_ pasid: UInt32, _ firstPage: UInt64, _ sizeLog2: UInt8) -> Int? {
     let start = setIndex(pasid, firstPage, sizeLog2) * ways
     for index in start..<start + ways
-    where entries[index].firstPage == firstPage && entries[index].pasid == pasid && entries[index].sizeLog2 == sizeLog2 {
+    where entries[index].firstPage == firstPage && entries[index].pasid == pasid && entries[index].sizeLog2 == sizeLog2
+    {
       return index
     }
     return nil

@@ -21,7 +21,8 @@ import Testing
     var visits = [UInt64: Int]()
     var writes = 0
     while let access = stream.next() {
-      #expect(access.page >= 100 && access.page < 150 && access.pasid == 5 && access.offset % 8 == 0 && access.offset < 32)
+      #expect(
+        access.page >= 100 && access.page < 150 && access.pasid == 5 && access.offset % 8 == 0 && access.offset < 32)
       visits[access.page, default: 0] += 1
       writes += access.write ? 1 : 0
     }
@@ -30,7 +31,11 @@ import Testing
     #expect((4_600...5_400).contains(writes))
     #expect(visits.count == 50)
     let most = visits.values.max()!
-    if pattern == .zipf { #expect((4_000...4_900).contains(most), "1/H(50) of 20,000 is 4,445") } else { #expect(most < 600) }
+    if pattern == .zipf {
+      #expect((4_000...4_900).contains(most), "1/H(50) of 20,000 is 4,445")
+    } else {
+      #expect(most < 600)
+    }
   }
 
   @Test func `Equal seeds give equal hashes, different seeds different ones`() {

@@ -56,6 +56,8 @@ struct ToyIOMMU {
   var completions = 0
   var overtakings = 0
   var stamps: Set<UInt64> = []
+  /// Page requests for a page since it was last granted or given up, as the machine's oracle counts them.
+  var attempts: [UInt64: UInt32] = [:]
 
   init(_ configuration: EndpointConfiguration, seed: UInt64, options: Options = Options()) {
     self.options = options
@@ -104,6 +106,7 @@ struct ToyIOMMU {
     case .translate(let request):
       order += 1
       let present = mapped.contains(key(request.pasid, request.page))
+      if present { attempts[key(request.pasid, request.page)] = nil }
       let size: UInt8 = options.usesBlocks && order % 3 == 0 ? 21 : 12
       blockOfOrder[order] = size
       toDevice.append(
@@ -112,7 +115,10 @@ struct ToyIOMMU {
             tag: request.tag, page: request.page, physicalAddress: order << 32, sizeLog2: size,
             rights: present ? [.read, .write] : [], order: order), translationOrder: order))
     case .pageRequest(let request):
-      if groups[request.groupIndex]?.closed == true { violations.append("group \(request.groupIndex) reused while out") }
+      if groups[request.groupIndex]?.closed == true {
+        violations.append("group \(request.groupIndex) reused while out")
+      }
+      attempts[key(request.pasid, request.page), default: 0] += 1
       var group = groups[request.groupIndex] ?? Group(pasid: request.pasid, members: [], closed: false)
       if group.pasid != request.pasid { violations.append("two PASIDs in group \(request.groupIndex)") }
       group.members.append(request)
@@ -144,7 +150,9 @@ struct ToyIOMMU {
         let inFlight = waitsFor.filter { tag in uses.contains { $0.tag == tag } }
         if !inFlight.isEmpty { violations.append("ITag \(itag) completed with \(inFlight.count) uses in flight") }
       }
-    case .giveUp: break
+    case .giveUp(let abandonment):
+      let count = attempts.removeValue(forKey: key(abandonment.pasid, abandonment.page)) ?? 0
+      if count <= device.configuration.retryLimit { violations.append("given up after \(count) page requests") }
     }
   }
 

@@ -44,7 +44,8 @@ struct ListOfTranslations {
           pasid: pasid, firstPage: first, physicalAddress: UInt64(step) << 32, sizeLog2: size, rights: rights)
         cache.insert(pasid: pasid, page: page, physicalAddress: entry.physicalAddress, sizeLog2: size, rights: rights)
         list.insert(entry)
-        if !(cache.lookup(pasid: pasid, page: page).map { found in list.lookup(pasid: pasid, page: page).contains(found) } ?? false) {
+        if !(cache.lookup(pasid: pasid, page: page).map { found in list.lookup(pasid: pasid, page: page).contains(found)
+        } ?? false) {
           return "step \(step): not found right after it was inserted"
         }
       case 3:
@@ -79,6 +80,9 @@ struct ListOfTranslations {
   }
 
   @Test func `The comparison fails when invalidations are lost`() {
-    #expect((UInt64(1)...20).contains { Self.firstDisagreement(seed: $0, entryCount: 512, evicts: false, broken: true) != nil })
+    #expect(
+      (UInt64(1)...20).contains {
+        Self.firstDisagreement(seed: $0, entryCount: 512, evicts: false, broken: true) != nil
+      })
   }
 }
