@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How often a verdict may occur in a run.
+public enum Expectation: String, Codable, CaseIterable, Sendable {
+  case zero, some, any
+  public func admits(_ count: UInt64) -> Bool {
+    switch self {
+    case .zero: count == 0
+    case .some: count > 0
+    case .any: true
+    }
+  }
+}
+
+/// Which verdicts each strategy is expected to earn: design §4's table, as data. The storm compares; it never judges.
+public struct ExpectedVerdicts: Equatable, Sendable {
+  /// Every verdict's name, in the order in which tables show them.
+  public static let names = [
+    "STALE_DMA", "STALE_WALK", "STALE_CPU", "WRITE_AFTER_PROTECT", "SPLIT_VIEW", "USED_AFTER_COMPLETION",
+    "FORGED_TRANSLATION", "ILLEGAL_TRANSLATION", "GAVE_UP", "LIVELOCK", "PRG_UNANSWERED", "PRG_TWICE",
+    "PRG_WRONG_PASID",
+  ]
+
+  /// Verdicts that are not named are expected to be zero.
+  static let table: [String: [String: Expectation]] = [
+    "flush-at-start": [
+      "STALE_DMA": .some, "WRITE_AFTER_PROTECT": .any, "SPLIT_VIEW": .any, "STALE_WALK": .any, "GAVE_UP": .any,
+    ],
+    "flush-at-end": ["STALE_DMA": .some, "STALE_WALK": .any, "SPLIT_VIEW": .any, "GAVE_UP": .any],
+    "empty-table": ["STALE_DMA": .zero, "GAVE_UP": .some, "STALE_WALK": .any],
+    "invalidate-range": [:],
+    "secondary-tlb": [:],
+    "invalidate-range-without-atc": ["STALE_DMA": .some, "WRITE_AFTER_PROTECT": .any, "SPLIT_VIEW": .any],
+    "none": Dictionary(uniqueKeysWithValues: names.map { ($0, $0 == "STALE_DMA" ? Expectation.some : .any) }),
+  ]
+
+  /// What a misbehaving device adds, whatever the strategy.
+  static let misbehaviours: [String: [String: Expectation]] = [
+    "completes-early": ["USED_AFTER_COMPLETION": .any, "STALE_DMA": .any],
+    "never-completes": [:],
+    "keeps-using-after-completion": [
+      "USED_AFTER_COMPLETION": .some, "STALE_DMA": .any, "WRITE_AFTER_PROTECT": .any, "SPLIT_VIEW": .any,
+    ],
+    "ignores-order": ["USED_AFTER_COMPLETION": .any, "STALE_DMA": .any],
+    "exceeds-credits": ["GAVE_UP": .any],
+    "forges-addresses": ["FORGED_TRANSLATION": .some],
+    "completes-twice": [:],
+  ]
+
+  var changes: [String: [String: Expectation]] = [:]
+  var added: [String: Expectation] = [:]
+
+  public init(misbehaviour: String? = nil) {
+    if let misbehaviour { added = Self.misbehaviours[misbehaviour] ?? [:] }
+  }
+
+  public func expectation(_ strategy: String, _ verdict: String) -> Expectation {
+    if let changed = changes[strategy]?[verdict] { return changed }
+    // A strategy that the table does not know, from a newer service perhaps, has no expectation.
+    guard let row = Self.table[strategy] else { return .any }
+    let own = row[verdict] ?? .zero
+    guard let extra = added[verdict] else { return own }
+    return own == .zero ? extra : own
+  }
+
+  public mutating func set(_ strategy: String, _ verdict: String, _ expectation: Expectation) {
+    changes[strategy, default: [:]][verdict] = expectation
+  }
+
+  /// `strategy:VERDICT=zero|some|any`; answers what is wrong with the text, or nil.
+  public mutating func apply(_ text: String) -> String? {
+    let halves = text.split(separator: "=", omittingEmptySubsequences: false)
+    let names = halves.first?.split(separator: ":", omittingEmptySubsequences: false) ?? []
+    guard halves.count == 2, names.count == 2, !names[0].isEmpty else {
+      return "'\(text)': write strategy:VERDICT=zero, some or any"
+    }
+    guard let expectation = Expectation(rawValue: String(halves[1])) else {
+      return "'\(halves[1])': an expectation is zero, some or any"
+    }
+    guard Self.names.contains(String(names[1])) else {
+      return "'\(names[1])': no such verdict; there are \(Self.names.joined(separator: ", "))"
+    }
+    set(String(names[0]), String(names[1]), expectation)
+    return nil
+  }
+
+  /// Every verdict of a run that is not as expected, in words.
+  public func differences(_ strategy: String, _ counts: [String: UInt64]) -> [String] {
+    Self.names.compactMap { name in
+      let count = counts[name] ?? 0
+      let expected = expectation(strategy, name)
+      return expected.admits(count) ? nil : "\(strategy): \(name) is \(count), expected \(expected.rawValue)"
+    }
+  }
+}

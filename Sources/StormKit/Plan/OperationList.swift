@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+import DeviceEndpoint
+
+/// One step of a mutator: a memory operation, or a short run of them that belongs together.
+public struct MutatorStep: Codable, Equatable, Sendable {
+  public enum Kind: String, Codable, CaseIterable, Sendable {
+    /// madvise(MADV_DONTNEED) on pages that devices use.
+    case dontNeed
+    /// munmap, then mmap of the same range.
+    case remap
+    /// fork, a CPU store to each page of the range (copy-on-write), exit of the child.
+    case forkAndWrite
+    /// DONTNEED of the mutator's own pages, then a store to each: they take the frames that were freed last.
+    case recycle
+    /// A load of each of the mutator's own pages, compared with what was stored.
+    case verify
+  }
+  public var kind: Kind
+  public var firstPage: UInt64
+  public var pageCount: UInt64
+}
+
+/// How many steps of each kind a mutator does to one address space, and how large they are.
+public struct OperationMix: Codable, Equatable, Sendable {
+  /// Ranges below the gather batch.
+  public var smallDontNeeds = 420
+  public var smallPages: ClosedRange<UInt64> = 1...6
+  /// Ranges of several gather batches.
+  public var largeDontNeeds = 24
+  public var largeRemaps = 8
+  public var largePages: ClosedRange<UInt64> = 32...64
+  public var forks = 6
+  public var forkPages: UInt64 = 4
+  public var recycles = 24
+  public var recyclePages: UInt64 = 16
+  public init() {}
+}
+
+/// The steps for one address space, by seed alone.
+public struct OperationList: Codable, Equatable, Sendable {
+  public var steps: [MutatorStep]
+
+  /// `shared`: the range that devices use; `own`: the mutator's pages.
+  public init(seed: UInt64, mix: OperationMix, shared: DeviceSpec.Target, own: DeviceSpec.Target) {
+    var generator = StreamGenerator(seed: seed)
+    func range(_ pages: ClosedRange<UInt64>) -> (UInt64, UInt64) {
+      let wanted = pages.lowerBound + generator.next(below: pages.upperBound - pages.lowerBound + 1)
+      let count = min(wanted, shared.pageCount)
+      return (shared.firstPage + generator.next(below: shared.pageCount - count + 1), count)
+    }
+    var steps: [MutatorStep] = []
+    func add(_ kind: MutatorStep.Kind, _ count: Int, _ pages: ClosedRange<UInt64>) {
+      for _ in 0..<count {
+        let (first, pageCount) = range(pages)
+        steps.append(MutatorStep(kind: kind, firstPage: first, pageCount: pageCount))
+      }
+    }
+    add(.dontNeed, mix.smallDontNeeds, mix.smallPages)
+    add(.dontNeed, mix.largeDontNeeds, mix.largePages)
+    add(.remap, mix.largeRemaps, mix.largePages)
+    add(.forkAndWrite, mix.forks, mix.forkPages...mix.forkPages)
+    for index in 0..<mix.recycles {
+      let kind: MutatorStep.Kind = index % 2 == 0 ? .recycle : .verify
+      steps.append(
+        MutatorStep(kind: kind, firstPage: own.firstPage, pageCount: min(mix.recyclePages, own.pageCount)))
+    }
+    for index in stride(from: steps.count - 1, to: 0, by: -1) {
+      steps.swapAt(index, Int(generator.next(below: UInt64(index + 1))))
+    }
+    steps.append(MutatorStep(kind: .verify, firstPage: own.firstPage, pageCount: min(mix.recyclePages, own.pageCount)))
+    self.steps = steps
+  }
+
+  public func hash(into hash: inout StreamHash) {
+    for step in steps {
+      hash.combine(UInt64(MutatorStep.Kind.allCases.firstIndex(of: step.kind)!))
+      hash.combine(step.firstPage)
+      hash.combine(step.pageCount)
+    }
+  }
+}

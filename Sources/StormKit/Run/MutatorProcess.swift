@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import RPCClient
+
+/// `iommulab mutate`: changes address spaces by the lists that it gets, paced by the accesses that devices have done.
+public enum MutatorProcess {
+  /// Runs until the lists are done and the parent has read the result; the process's exit code.
+  public static func run() -> Int32 {
+    let parent = ParentLink()
+    do {
+      let configuration = try LineJSON.decode(MutatorConfiguration.self, parent.configuration())
+      let lanes = try configuration.lanes.map { lane throws(StormFailure) in
+        MutatorLane(
+          lane, client: try LabClient(configuration.service), machine: configuration.machine,
+          totalAccesses: configuration.totalAccesses, parent: parent)
+      }
+      parent.send("ready")
+      parent.waitForStart()
+      let start = monotonicNow()
+      let waitBefore = SchedulerWait.nanoseconds() ?? 0
+      let threads = lanes.map { lane in
+        let thread = Thread { lane.run() }
+        thread.start()
+        return thread
+      }
+      var result = MutatorResult()
+      for lane in lanes { try lane.collect(into: &result) }
+      result.wait = CPUWait(
+        waited: (SchedulerWait.nanoseconds() ?? 0) &- waitBefore, elapsed: monotonicNow() - start)
+      withExtendedLifetime(threads) {}
+      parent.send("result " + LineJSON.encode(result))
+    } catch {
+      parent.send("error " + LineJSON.encode("\(error)"))
+    }
+    parent.waitForEnd()
+  }
+}
+
+/// One list of steps on one address space, on a thread and a connection of its own.
+///
+/// `@unchecked`: the thread that runs the list is the only one that touches it until `finished` is signalled.
+final class MutatorLane: @unchecked Sendable {
+  private let lane: MutatorConfiguration.Lane
+  private let operations: MemoryOperations
+  private let totalAccesses: UInt64
+  private let parent: ParentLink
+  private let finished = DispatchSemaphore(value: 0)
+  private var result = MutatorResult()
+  private var failure: StormFailure?
+  private var stamp: UInt64
+  /// What each of the mutator's own pages must hold.
+  private var stored: [UInt64: UInt64] = [:]
+
+  init(
+    _ lane: MutatorConfiguration.Lane, client: LabClient, machine: String, totalAccesses: UInt64, parent: ParentLink
+  ) {
+    self.lane = lane
+    self.totalAccesses = totalAccesses
+    self.parent = parent
+    operations = MemoryOperations(client, machine: machine, addressSpace: lane.addressSpace, cpu: lane.cpu)
+    // No device writes values with the top bit set.
+    stamp = 1 << 63 | UInt64(lane.own.pasid) << 40
+  }
+
+  func run() {
+    do throws(StormFailure) {
+      for (index, step) in lane.steps.enumerated() {
+        parent.waitForProgress(totalAccesses * UInt64(index) / UInt64(lane.steps.count))
+        try perform(step)
+      }
+    } catch {
+      failure = error
+    }
+    finished.signal()
+  }
+
+  /// Waits for the list's end and adds its figures.
+  func collect(into sum: inout MutatorResult) throws(StormFailure) {
+    finished.wait()
+    if let failure { throw failure }
+    sum.operations += result.operations
+    sum.loadsVerified += result.loadsVerified
+    sum.mismatches += result.mismatches
+    sum.operationLatency.merge(result.operationLatency)
+  }
+
+  private func perform(_ step: MutatorStep) throws(StormFailure) {
+    switch step.kind {
+    case .dontNeed:
+      try measured { () throws(StormFailure) in try operations.dontNeed(step.firstPage, step.pageCount) }
+    case .remap:
+      try measured { () throws(StormFailure) in try operations.munmap(step.firstPage, step.pageCount) }
+      try measured { () throws(StormFailure) in try operations.mmap(step.firstPage, step.pageCount) }
+    case .forkAndWrite: try forkAndWrite(step)
+    case .recycle: try recycle(step)
+    case .verify: try verify(step)
+    }
+  }
+
+  private func forkAndWrite(_ step: MutatorStep) throws(StormFailure) {
+    var child = ""
+    try measured { () throws(StormFailure) in child = try operations.fork() }
+    for page in step.firstPage..<step.firstPage + step.pageCount { try store(page) }
+    let childID = child
+    try measured { () throws(StormFailure) in try operations.exit(child: childID) }
+  }
+
+  private func recycle(_ step: MutatorStep) throws(StormFailure) {
+    try measured { () throws(StormFailure) in try operations.dontNeed(step.firstPage, step.pageCount) }
+    for page in step.firstPage..<step.firstPage + step.pageCount {
+      stored[page] = 0
+      stored[page] = try store(page)
+    }
+  }
+
+  private func verify(_ step: MutatorStep) throws(StormFailure) {
+    for page in step.firstPage..<step.firstPage + step.pageCount {
+      guard let expected = stored[page] else { continue }
+      result.loadsVerified += 1
+      if try operations.load(page << 12) != expected { result.mismatches += 1 }
+    }
+  }
+
+  /// Stores a word that nobody else stores, at the start of the page.
+  @discardableResult
+  private func store(_ page: UInt64) throws(StormFailure) -> UInt64 {
+    stamp += 1
+    try operations.store(page << 12, stamp)
+    return stamp
+  }
+
+  private func measured(_ body: () throws(StormFailure) -> Void) throws(StormFailure) {
+    let start = monotonicNow()
+    try body()
+    result.operations += 1
+    result.operationLatency.record(monotonicNow() - start)
+  }
+}

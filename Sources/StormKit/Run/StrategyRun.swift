@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+import LabProtocol
+import RPCClient
+
+/// One strategy's run: the processes that make the storm on one machine, and what they report.
+final class StrategyRun {
+  private enum State { case starting, running, finished, reported }
+  private final class Worker {
+    let process: ChildProcess
+    let isDevice: Bool
+    var state = State.starting
+    var progress: UInt64 = 0
+    init(_ process: ChildProcess, isDevice: Bool) {
+      self.process = process
+      self.isDevice = isDevice
+    }
+  }
+
+  private let plan: StormPlan
+  private let service: ServiceProcess?
+  private var workers: [Worker] = []
+  private var deviceResults: [(name: String, result: DeviceProcessResult)] = []
+  private var mutatorResults: [(name: String, result: MutatorResult)] = []
+  private var forwarded: UInt64 = 0
+
+  init(plan: StormPlan, service: ServiceProcess?) {
+    self.plan = plan
+    self.service = service
+  }
+
+  /// Starts every process and hands out the work.
+  func start(_ machine: StormMachine, address: String, program: String) throws(StormFailure) {
+    for index in 0..<plan.processes {
+      let first = index * plan.devicesPerProcess
+      let configuration = DeviceProcessConfiguration(
+        service: address, machine: machine.machine,
+        devices: Array(machine.devices[first..<first + plan.devicesPerProcess]))
+      try spawn("devices \(index + 1)", program, "device", LineJSON.encode(configuration), isDevice: true)
+    }
+    for index in 0..<plan.mutators {
+      let lanes = stride(from: index, to: plan.addressSpaces, by: plan.mutators).map { space in
+        MutatorConfiguration.Lane(
+          addressSpace: machine.addressSpaces[space], cpu: UInt32(space % 2), own: plan.own(space),
+          steps: plan.operations(space).steps)
+      }
+      let configuration = MutatorConfiguration(
+        service: address, machine: machine.machine, lanes: lanes, totalAccesses: plan.totalAccesses)
+      try spawn("mutator \(index + 1)", program, "mutate", LineJSON.encode(configuration), isDevice: false)
+    }
+  }
+
+  private func spawn(
+    _ name: String, _ program: String, _ command: String, _ configuration: String, isDevice: Bool
+  ) throws(StormFailure) {
+    do {
+      let process = try ChildProcess(name: name, program: program, arguments: [command])
+      process.send(configuration)
+      workers.append(Worker(process, isDevice: isDevice))
+    } catch {
+      throw .broken("\(error)")
+    }
+  }
+
+  /// Runs both lists to their end. `each` is called while it lasts, with the accesses ended so far.
+  func run(_ each: (UInt64) -> Void) throws(StormFailure) {
+    try wait(for: .running, each)
+    for worker in workers { worker.process.send("go") }
+    try wait(for: .finished, each)
+  }
+
+  /// Asks the devices for their figures; they still answer invalidations.
+  func collect() throws(StormFailure) {
+    for worker in workers where worker.isDevice { worker.process.send("report") }
+    try wait(for: .reported) { _ in }
+  }
+
+  /// Ends the processes: their input ends, and so do they.
+  func stop() {
+    for worker in workers { worker.process.closeInput() }
+    for worker in workers { worker.process.wait() }
+    workers = []
+  }
+
+  /// Waits until every process is in that state, or beyond.
+  private func wait(for state: State, _ each: (UInt64) -> Void) throws(StormFailure) {
+    while workers.contains(where: { !Self.has($0.state, reached: state) }) {
+      if Interrupt.hasHappened { throw .interrupted }
+      let processes = workers.map(\.process) + (service.map { [$0.child] } ?? [])
+      waitForOutput(processes, milliseconds: 200)
+      try service?.check()
+      for worker in workers {
+        for line in worker.process.lines() { try take(line, worker) }
+        if worker.process.outputEnded, worker.process.hasEnded() {
+          throw .broken("\(worker.process.name) ended with \(worker.process.ending)")
+        }
+      }
+      let progress = workers.reduce(0) { $0 + $1.progress }
+      if progress != forwarded {
+        forwarded = progress
+        for worker in workers where !worker.isDevice { worker.process.send("progress \(progress)") }
+      }
+      each(progress)
+    }
+  }
+
+  private static func has(_ state: State, reached wanted: State) -> Bool {
+    let order: [State] = [.starting, .running, .finished, .reported]
+    return order.firstIndex(of: state)! >= order.firstIndex(of: wanted)!
+  }
+
+  private func take(_ line: String, _ worker: Worker) throws(StormFailure) {
+    let name = worker.process.name
+    let payload = line.firstIndex(of: " ").map { String(line[line.index(after: $0)...]) } ?? ""
+    switch line.prefix(while: { $0 != " " }) {
+    case "ready": worker.state = .running
+    case "progress": worker.progress = UInt64(payload) ?? worker.progress
+    case "finished": worker.state = .finished
+    case "result":
+      worker.state = .reported
+      if worker.isDevice {
+        deviceResults.append((name, try LineJSON.decode(DeviceProcessResult.self, payload)))
+      } else {
+        mutatorResults.append((name, try LineJSON.decode(MutatorResult.self, payload)))
+      }
+    case "error": throw .broken("\(name): \(try LineJSON.decode(String.self, payload))")
+    default: throw .broken("\(name) said '\(line.prefix(80))'")
+    }
+  }
+
+  // MARK: - Figures
+
+  /// Client wall time of the whole run, for thresholds and for the table.
+  struct Histograms {
+    var pageRequests = LatencyHistogram()
+    var invalidations = LatencyHistogram()
+    var accesses = LatencyHistogram()
+    var operations = LatencyHistogram()
+  }
+
+  /// Adds what the processes have reported.
+  func report(into result: inout StrategyResult) -> Histograms {
+    var histograms = Histograms()
+    for (name, devices) in deviceResults.sorted(by: { $0.name < $1.name }) {
+      result.accesses += devices.accesses
+      result.done += devices.done
+      result.refused += devices.refused
+      result.gaveUp += devices.gaveUp
+      result.fencedAccesses += devices.fenced
+      result.atcHits += devices.atcHits
+      result.translations += devices.translations
+      result.discardedAnswers += devices.discardedAnswers
+      result.retries += devices.retries
+      result.refusedMessages += devices.faults.refused + devices.faults.ignored
+      histograms.pageRequests.merge(devices.pageRequests)
+      histograms.invalidations.merge(devices.invalidations)
+      histograms.accesses.merge(devices.accessLatency)
+      result.cpuWaitShares.append(ProcessWait(process: name, share: devices.wait.share))
+    }
+    for (name, mutator) in mutatorResults.sorted(by: { $0.name < $1.name }) {
+      result.operations += mutator.operations
+      result.cpuLoadsVerified += mutator.loadsVerified
+      result.cpuMismatches += mutator.mismatches
+      histograms.operations.merge(mutator.operationLatency)
+      result.cpuWaitShares.append(ProcessWait(process: name, share: mutator.wait.share))
+    }
+    result.latency.pageRequestService.client = histograms.pageRequests.summary
+    result.latency.invalidateToCompletion.client = histograms.invalidations.summary
+    result.latency.access = histograms.accesses.summary
+    result.latency.operation = histograms.operations.summary
+    return histograms
+  }
+
+  /// Why messages of devices were refused, if any were.
+  var firstRefusal: String? { deviceResults.compactMap(\.result.faults.firstReason).first }
+}
+
+extension StrategyResult {
+  /// Takes over what the machine has counted.
+  mutating func take(_ statistics: LabStatistics) {
+    let counters = statistics.counters
+    machineNanoseconds = statistics.timeNanoseconds
+    pageRequests = counters.membersServed
+    neededFaults = counters.neededFaults
+    needlessFaults = counters.needlessFaults
+    duplicateFaults = counters.duplicateFaults
+    refusedFaults = counters.refusedFaults
+    fullBatches = counters.fullBatches
+    interrupts = counters.faultInterrupts
+    dmasChecked = counters.dmaChecked
+    invalidations = counters.invalidations
+    completions = counters.completions
+    invalidationsThatHitALiveGrant = counters.liveHits
+    fenced = counters.fenced
+    timeouts = counters.timeouts
+    queueOverflows = counters.queueOverflows
+    corruptedFrames = counters.corruptedFrames
+    unexplainedCorruptions = counters.unexplainedCorruptions
+    for name in ExpectedVerdicts.names { verdicts[name] = 0 }
+    for verdict in statistics.verdicts { verdicts[verdict.kind.storyName, default: 0] += verdict.count }
+    latency.pageRequestService.machine = LatencySummary(statistics.pageRequestService)
+    latency.invalidateToCompletion.machine = LatencySummary(statistics.invalidationCompletion)
+  }
+}
+
+extension LatencySummary {
+  init(_ latency: LabLatency) {
+    self.init(
+      count: latency.count, p50: latency.p50Nanoseconds, p99: latency.p99Nanoseconds, p999: latency.p999Nanoseconds,
+      max: latency.maxNanoseconds)
+  }
+}

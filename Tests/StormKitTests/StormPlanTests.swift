@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+import Testing
+
+@testable import StormKit
+
+@Suite struct StormPlanTests {
+  @Test func `The default plan is large enough for what the storm must show`() {
+    let plan = StormPlan()
+    #expect(plan.complaint == nil)
+    #expect(plan.processes >= 4 && plan.devices >= 32 && plan.totalAccesses >= 100_000)
+    let lists = (0..<plan.addressSpaces).map { plan.operations($0).steps }
+    let large = lists.joined().filter { $0.kind != .recycle && $0.kind != .verify && $0.pageCount > 8 }
+    let fullBatches = large.reduce(0) { $0 + $1.pageCount / UInt64(plan.gatherBatch) }
+    #expect(fullBatches >= 200, "twice as many as needed, because not every page of a range is mapped")
+    for kind in MutatorStep.Kind.allCases { #expect(lists.joined().contains { $0.kind == kind }, "\(kind)") }
+  }
+
+  @Test func `Steps stay inside the range that devices use, or inside the mutator's own`() {
+    for seed in UInt64(1)...20 {
+      var plan = StormPlan()
+      plan.seed = seed
+      for space in 0..<plan.addressSpaces {
+        for step in plan.operations(space).steps {
+          let isOwn = step.kind == .recycle || step.kind == .verify
+          let range = isOwn ? plan.own(space) : plan.shared(space)
+          #expect(step.pageCount > 0 && step.firstPage >= range.firstPage, "seed \(seed)")
+          #expect(step.firstPage + step.pageCount <= range.firstPage + range.pageCount, "seed \(seed)")
+        }
+      }
+    }
+  }
+
+  @Test func `The workload hash follows from the seed and the shape, and not from the strategies`() {
+    let plan = StormPlan()
+    var other = plan
+    other.strategies = ["none"]
+    #expect(plan.workloadHash == other.workloadHash)
+    other.seed = 2
+    #expect(plan.workloadHash != other.workloadHash)
+    other = plan
+    other.mix.forks += 1
+    #expect(plan.workloadHash != other.workloadHash)
+  }
+
+  @Test func `Every device has a stream of its own and a prefix of its own for its stamps`() {
+    let plan = StormPlan()
+    let devices = (0..<plan.devices).map(plan.device)
+    #expect(Set(devices.map(\.seed)).count == plan.devices)
+    #expect(Set(devices.map(\.stampPrefix)).count == plan.devices)
+    #expect(devices.allSatisfy { $0.misbehaviour == 0 && !$0.targets.isEmpty })
+  }
+
+  @Test func `Page-request allocations beyond the queue are refused with the figure that fits`() {
+    var plan = StormPlan()
+    plan.priAllocation = 17
+    #expect(plan.complaint?.contains("--pri-allocation 16") == true)
+    plan.priAllocation = 16
+    #expect(plan.complaint == nil)
+    plan.misbehaviour = "sulks"
+    #expect(plan.complaint?.contains("completes-early") == true)
+  }
+}
+
+@Suite struct ExpectedVerdictsTests {
+  @Test func `The table is the design's`() {
+    let expected = ExpectedVerdicts()
+    #expect(expected.expectation("flush-at-start", "STALE_DMA") == .some)
+    #expect(expected.expectation("flush-at-end", "STALE_DMA") == .some)
+    #expect(expected.expectation("empty-table", "STALE_DMA") == .zero)
+    #expect(expected.expectation("empty-table", "GAVE_UP") == .some)
+    #expect(expected.expectation("invalidate-range-without-atc", "STALE_DMA") == .some)
+    for verdict in ExpectedVerdicts.names { #expect(expected.expectation("invalidate-range", verdict) == .zero) }
+  }
+
+  @Test func `A verdict that differs is named, in either direction`() {
+    let expected = ExpectedVerdicts()
+    #expect(expected.differences("invalidate-range", ["STALE_DMA": 1]).count == 1)
+    #expect(expected.differences("invalidate-range", [:]).isEmpty)
+    #expect(expected.differences("flush-at-start", [:]) == ["flush-at-start: STALE_DMA is 0, expected some"])
+  }
+
+  @Test func `An expectation can be changed, and nonsense is refused with the way out`() {
+    var expected = ExpectedVerdicts()
+    #expect(expected.apply("empty-table:GAVE_UP=zero") == nil)
+    #expect(expected.expectation("empty-table", "GAVE_UP") == .zero)
+    for text in ["empty-table", "a:B", "a:STALE_DMA=few", "a:STALE=zero", ":STALE_DMA=zero", "a:STALE_DMA=zero=some"] {
+      #expect(expected.apply(text) != nil, "\(text)")
+    }
+  }
+
+  @Test func `A misbehaving device adds its own verdict to a strategy that is clean`() {
+    let expected = ExpectedVerdicts(misbehaviour: "forges-addresses")
+    #expect(expected.expectation("invalidate-range", "FORGED_TRANSLATION") == .some)
+    #expect(expected.expectation("invalidate-range", "STALE_DMA") == .zero)
+  }
+}
+
+@Suite struct TextTests {
+  @Test(arguments: [
+    ("0", 0), ("250ns", 250), ("10us", 10_000), ("10µs", 10_000), ("1.5ms", 1_500_000), ("2s", 2_000_000_000),
+  ])
+  func `A duration is read with its unit`(text: String, nanoseconds: UInt64) {
+    #expect(DurationText.parse(text) == nanoseconds)
+  }
+
+  @Test(arguments: ["", "10", "us", "-1us", "1h", "1 x", "nanus"])
+  func `What is no duration is refused`(text: String) { #expect(DurationText.parse(text) == nil) }
+
+  @Test func `Durations and counts are written for people`() {
+    #expect(DurationText.format(0) == "0 ns")
+    #expect(DurationText.format(999) == "999 ns")
+    #expect(DurationText.format(12_345) == "12.3 µs")
+    #expect(DurationText.format(1_500_000) == "1.50 ms")
+    #expect(DurationText.format(123_456_789) == "123 ms")
+    #expect(DurationText.grouped(1_234_567) == "1,234,567")
+    #expect(DurationText.decimal(0.095, places: 2) == "0.10")
+  }
+
+  @Test func `A threshold names metric, percentile and bound`() {
+    #expect(
+      Threshold("p99<5ms")
+        == Threshold("page-request:p99<5ms").map {
+          var t = $0; t.text = "p99<5ms"; return t
+        })
+    #expect(Threshold("access:p99.9<20ms")?.percentile == 99.9)
+    #expect(Threshold("invalidation:max<1s")?.bound == 1_000_000_000)
+    for text in ["p99", "p0<1ms", "p101<1ms", "q99<1ms", "p99<5", "page:p99<5ms"] { #expect(Threshold(text) == nil) }
+  }
+}
+
+@Suite struct LatencyHistogramTests {
+  @Test func `Merged histograms equal one histogram of all samples, also after a trip through JSON`() throws {
+    var whole = LatencyHistogram()
+    var parts = [LatencyHistogram(), LatencyHistogram()]
+    for index in UInt64(0)..<5000 {
+      let sample = index * index
+      whole.record(sample)
+      parts[Int(index % 2)].record(sample)
+    }
+    let far = try LineJSON.decode(LatencyHistogram.self, LineJSON.encode(parts[1]))
+    parts[0].merge(far)
+    #expect(parts[0].summary.count == whole.summary.count)
+    for percentile in [50, 99, 99.9, 100] {
+      let (a, b) = (Double(parts[0].percentile(percentile)), Double(whole.percentile(percentile)))
+      #expect(abs(a - b) <= b * 0.002, "p\(percentile)")
+    }
+  }
+
+  @Test func `Without samples every percentile is 0`() { #expect(LatencyHistogram().summary == LatencySummary()) }
+}
+
+@Suite struct ReportTests {
+  static func result(_ strategy: String, staleDMA: UInt64) -> StrategyResult {
+    var result = StrategyResult(strategy: strategy, workloadHash: "0123456789abcdef")
+    let expected = ExpectedVerdicts()
+    for name in ExpectedVerdicts.names {
+      result.verdicts[name] = 0
+      result.expected[name] = expected.expectation(strategy, name)
+    }
+    result.verdicts["STALE_DMA"] = staleDMA
+    return result
+  }
+
+  @Test func `A verdict that is not as expected is marked in the table`() {
+    let text = StormTable.text(
+      [Self.result("flush-at-start", staleDMA: 12), Self.result("invalidate-range", staleDMA: 1)], colour: false)
+    let line = text.split(separator: "\n").first { $0.hasPrefix("STALE_DMA") }
+    #expect(line?.contains("12 (+)") == true)
+    #expect(line?.contains("! 1 (0)") == true)
+  }
+
+  @Test func `The table of five strategies fits 120 columns`() {
+    let results = StormPlan().strategies.map { name in
+      var result = Self.result(name, staleDMA: 1_234_567)
+      result.latency.pageRequestService.machine = LatencySummary(
+        count: 1, p50: 123_456, p99: 1_234_567, p999: 99_999_999, max: 999_999_999)
+      result.latency.pageRequestService.client = result.latency.pageRequestService.machine
+      return result
+    }
+    let longest =
+      [StormTable.text(results, colour: false), LatencyTable.text(results, colour: false)]
+      .flatMap { $0.split(separator: "\n") }.map(\.count).max() ?? 0
+    #expect(longest <= 120)
+  }
+
+  @Test func `The JSON result has every field that readers rely on`() {
+    let result = StormResult(
+      seed: 1, dilation: 64, roundTripNanoseconds: 64_000, deviceProcesses: 4, devices: 32, mutatorProcesses: 2,
+      strategies: [Self.result("invalidate-range", staleDMA: 0)])
+    let text = LineJSON.encode(result)
+    let fields = [
+      "version", "seed", "dilation", "deviceProcesses", "devices", "strategies", "strategy", "workloadHash", "accesses",
+      "pageRequests", "neededFaults", "needlessFaults", "duplicateFaults", "fullBatches", "interrupts", "atcHits",
+      "invalidations", "completions", "invalidationsThatHitALiveGrant", "fenced", "timeouts", "refused", "gaveUp",
+      "verdicts", "latency",
+    ]
+    for field in fields { #expect(text.contains("\"\(field)\":"), "\(field)") }
+  }
+
+  @Test func `The progress line says where the run is`() {
+    let line = ProgressLine.line("invalidate-range", done: 51_200, of: 102_400, elapsed: 2_000_000_000, colour: false)
+    #expect(line.contains("[############............] 51,200/102,400"))
+    #expect(line.contains("25,600/s") && line.contains("ETA 2 s"))
+  }
+}
+
+@Suite struct ChildProcessTests {
+  @Test func `A child hears lines, answers lines, and ends when its input ends`() throws {
+    let child = try ChildProcess(name: "cat", program: "/bin/cat", arguments: [])
+    child.send("one")
+    child.send("two")
+    child.closeInput()
+    var lines: [String] = []
+    while !child.outputEnded {
+      waitForOutput([child], milliseconds: 1000)
+      lines += child.lines()
+    }
+    child.wait()
+    #expect(lines == ["one", "two"])
+    #expect(child.ending == "exit code 0")
+  }
+
+  @Test func `A program that is not there is reported by name`() {
+    #expect(throws: ChildProcess.Failure.self) {
+      try ChildProcess(name: "nobody", program: "/nonexistent/program", arguments: [])
+    }
+  }
+}
