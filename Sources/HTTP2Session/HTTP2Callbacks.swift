@@ -88,8 +88,8 @@ enum HTTP2Callbacks {
   }
 
   private static func setSending(_ callbacks: OpaquePointer) {
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { session, frame, user in
-      SessionState.of(user).frameSent(session!, frame!)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, user in
+      SessionState.of(user).frameSent(frame!)
     }
     nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, frame, header, count, source, user in
       SessionState.of(user).sendData(frame!, header!, count, source!.pointee.ptr)
@@ -339,25 +339,12 @@ extension UnsafeMutablePointer where Pointee == SessionState {
 // MARK: - Sending
 
 extension UnsafeMutablePointer where Pointee == SessionState {
-  fileprivate func frameSent(_ session: OpaquePointer, _ frame: UnsafePointer<nghttp2_frame>) -> Int32 {
-    let header = frame.pointee.hd
-    switch header.type {
-    case typeResetStream:
-      if pointee.ownResets > 0 {
-        pointee.ownResets -= 1
-      } else if !pointee.provokedResets.take(now: pointee.now) {
-        pointee.breach = .provokedResets
-      }
-    case typeHeaders, typeData:
-      guard pointee.isServer, header.flags & streamEnds != 0 else { break }
-      // A server that answered before the request ended asks the peer to stop, RFC 9113 §8.1.
-      if let stream = stream(session, header.stream_id), !stream.pointee.remoteEnded {
-        let none = UInt8(NGHTTP2_FLAG_NONE.rawValue)
-        if nghttp2_submit_rst_stream(session, none, header.stream_id, HTTP2ErrorCode.noError.rawValue) == 0 {
-          pointee.ownResets += 1
-        }
-      }
-    default: break
+  fileprivate func frameSent(_ frame: UnsafePointer<nghttp2_frame>) -> Int32 {
+    guard frame.pointee.hd.type == typeResetStream else { return 0 }
+    if pointee.ownResets > 0 {
+      pointee.ownResets -= 1
+    } else if !pointee.provokedResets.take(now: pointee.now) {
+      pointee.breach = .provokedResets
     }
     return 0
   }

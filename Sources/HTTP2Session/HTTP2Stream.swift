@@ -21,6 +21,9 @@ public struct HTTP2Stream {
   /// Nothing more will be written.
   public internal(set) var isFinished = false
 
+  /// Body bytes that the owner has dropped, for its own count.
+  public var discardedBytes = 0
+
   /// Time of the last byte that left, or of the first that waits, in nanoseconds of the owner's clock.
   public internal(set) var progressAt: UInt64 = 0
 

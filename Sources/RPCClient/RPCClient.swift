@@ -297,8 +297,9 @@ public final class RPCClient {
 
   /// One turn: write, wait for input until `deadline`, read, collect. False when the deadline has come.
   private func turn(until deadline: UInt64) -> Bool {
+    let known = pending.count
     flush()
-    if pending.count > 0 || lossReason != nil { return true }
+    if pending.count > known || lossReason != nil { return true }
     if deadline == 0 { return readAll() }
     guard socket.wait(forOutput: unsentOffset < unsent.count, until: deadline) else { return false }
     _ = readAll()
@@ -361,6 +362,7 @@ public final class RPCClient {
   private func lose(_ why: String) {
     guard lossReason == nil else { return }
     lossReason = why
+    shutdown(socket.descriptor, Int32(SHUT_RDWR))
     for slot in calls.indices where calls[slot].stream != nil {
       if calls[slot].isBlocking { continue }
       emit(.failed, UInt32(slot))

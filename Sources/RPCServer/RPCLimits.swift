@@ -8,6 +8,10 @@ public struct RPCLimits: Sendable {
   /// Largest request message, in bytes; a larger one is `resource_exhausted`.
   public var messageBytes = 1 << 20
 
+  /// Body bytes that are read and dropped after a call was answered early. Above it the stream is reset (RFC 9113 §8.1);
+  /// not at once, because curl reports a reset instead of the answer while it is still sending.
+  public var discardedBytes = 4 << 20
+
   /// Incomplete request bytes that one connection may keep the server holding.
   public var connectionInputBytes = 16 << 20
 

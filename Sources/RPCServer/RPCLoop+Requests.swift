@@ -21,7 +21,7 @@ extension RPCLoop {
         guard let stream = event.stream else { break }
         let slot = stream.pointee.owner
         if slot == HTTP2Stream.unowned {
-          connection.session.consume(stream)
+          discard(connection, stream, event)
         } else {
           body(connection, calls[slot], event)
         }
@@ -35,6 +35,15 @@ extension RPCLoop {
       case .goaway:
         break
       }
+    }
+  }
+
+  /// A body that nobody reads: the call was answered before its end.
+  private func discard(_ connection: RPCConnection, _ stream: HTTP2StreamHandle, _ event: HTTP2Event) {
+    connection.session.consume(stream)
+    stream.pointee.discardedBytes += Int(event.range.count)
+    if stream.pointee.discardedBytes > limits.discardedBytes, !stream.pointee.remoteEnded {
+      connection.session.reset(stream, .noError)
     }
   }
 
