@@ -71,6 +71,8 @@ let package = Package(
 
     // Test support, outside the product: the page walker as a filter, for Tests/differential.
     .executableTarget(name: "WalkerProbe", dependencies: ["IOMMUModel"], path: "Tests/WalkerProbe"),
+    // The benchmarks' own programs, outside the product.
+    .executableTarget(name: "MachineBench", dependencies: ["IOMMUModel"], path: "Benchmarks/MachineBench"),
     .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
