@@ -18,7 +18,7 @@ enum Rules {
     "DeviceEndpoint": collections,
     "IOMMUSimulation": collections.union(["IOMMUModel", "DeviceEndpoint"]),
     "LabProtocol": ["SwiftProtobuf", "Foundation", "FoundationEssentials"],
-    "HTTP2Session": collections.union(["CNghttp2", "Glibc"]),
+    "HTTP2Session": collections.union(["CNghttp2", "Glibc", "Musl"]),
   ]
 
   /// What a room may never import.

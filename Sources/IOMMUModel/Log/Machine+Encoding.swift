@@ -289,13 +289,13 @@ extension Machine {
   }
 
   private func encodeCaches(_ encoder: inout ByteEncoder) {
-    for slot in caches.contexts.keys.indices {
+    for slot in caches.contexts.slots {
       guard let (key, value) = caches.contexts.entry(at: slot) else { continue }
       encoder.put(slot)
       encoder.put(key.owner)
       encoder.put(value.device.rawValue)
     }
-    for slot in caches.pasids.keys.indices {
+    for slot in caches.pasids.slots {
       guard let (key, value) = caches.pasids.entry(at: slot) else { continue }
       encoder.put(slot)
       encoder.put(key.owner)
@@ -306,7 +306,7 @@ extension Machine {
       encoder.put(value.root)
       encoder.put(value.rootGeneration)
     }
-    for slot in caches.translations.keys.indices {
+    for slot in caches.translations.slots {
       guard let (key, value) = caches.translations.entry(at: slot) else { continue }
       encoder.put(slot)
       encoder.put(key.owner)
@@ -316,7 +316,7 @@ extension Machine {
       encoder.put(value.rights.rawValue)
       encoder.put((value.dirty ? 1 : 0) | (value.throughFreedTable ? 2 : 0))
     }
-    for slot in caches.walks.keys.indices {
+    for slot in caches.walks.slots {
       guard let (key, value) = caches.walks.entry(at: slot) else { continue }
       encoder.put(slot)
       encoder.put(key.owner)

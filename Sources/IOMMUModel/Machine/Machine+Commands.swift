@@ -39,25 +39,26 @@ extension Machine {
   }
 
   // MARK: Handles
+  // Inlined always: a call would copy the machine, a kilobyte, to pass it as a value beside its own mutation.
 
-  func require(_ id: DeviceID) throws(Refusal) {
+  @inline(__always) func require(_ id: DeviceID) throws(Refusal) {
     guard devices.contains(id) else { throw Refusal(.unknownDevice, .device) }
   }
-  func require(_ id: DomainID) throws(Refusal) {
+  @inline(__always) func require(_ id: DomainID) throws(Refusal) {
     guard domains.contains(id) else { throw Refusal(.unknownDomain, .domain) }
   }
   /// An address space that still takes operations.
-  func require(_ id: AddressSpaceID) throws(Refusal) {
+  @inline(__always) func require(_ id: AddressSpaceID) throws(Refusal) {
     guard spaces.contains(id) else { throw Refusal(.unknownAddressSpace, .addressSpace) }
     guard !spaces[id].exiting else { throw Refusal(.addressSpaceExiting, .addressSpace) }
   }
-  func require(_ range: PageRange) throws(Refusal) {
+  @inline(__always) func require(_ range: PageRange) throws(Refusal) {
     guard range.count > 0 else { throw Refusal(.emptyRange, .byteCount) }
     guard range.first < PageRange.all.end, range.count <= PageRange.all.end - range.first else {
       throw Refusal(.rangeOutsideAddressSpace, [.address, .byteCount], figure: PageRange.all.end << 12)
     }
   }
-  func require(_ pasid: PASID) throws(Refusal) {
+  @inline(__always) func require(_ pasid: PASID) throws(Refusal) {
     guard pasid <= Page.maximumPASID else {
       throw Refusal(.pasidOutOfRange, .pasid, figure: UInt64(Page.maximumPASID))
     }

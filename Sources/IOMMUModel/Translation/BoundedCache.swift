@@ -8,20 +8,47 @@ struct BoundedCache<Value> {
     var owner: UInt64
     var page: UInt64
   }
-  private(set) var keys: [Key]
-  private var values: [Value?]
+  /// The keys of a set lie in one cache line, and one bounds check covers them.
+  private struct Ways {
+    var k0 = vacant
+    var k1 = vacant
+    var k2 = vacant
+    var k3 = vacant
+
+    subscript(way: Int) -> Key {
+      get {
+        switch way {
+        case 0: k0
+        case 1: k1
+        case 2: k2
+        default: k3
+        }
+      }
+      set {
+        switch way {
+        case 0: k0 = newValue
+        case 1: k1 = newValue
+        case 2: k2 = newValue
+        default: k3 = newValue
+        }
+      }
+    }
+  }
+  private var sets: [Ways]
+  /// By slot, four for each set. Made with the first insertion, so that there is always a value to lie in a slot; the
+  /// key says whether it counts.
+  private var values: [Value] = []
   private var victims: [UInt8]
   private let setMask: Int
-  private static var ways: Int { 4 }
+  private static var wayCount: Int { 4 }
   private static var vacant: Key { Key(owner: .max, page: 0) }
 
   init(entryCount: UInt32) {
-    let count = max(Self.ways, Int(entryCount))
+    let count = max(Self.wayCount, Int(entryCount))
     precondition(count & (count - 1) == 0, "cache sizes are powers of two")
-    keys = Array(repeating: Self.vacant, count: count)
-    values = Array(repeating: nil, count: count)
-    victims = Array(repeating: 0, count: count / Self.ways)
-    setMask = count / Self.ways - 1
+    sets = Array(repeating: Ways(), count: count / Self.wayCount)
+    victims = Array(repeating: 0, count: count / Self.wayCount)
+    setMask = count / Self.wayCount - 1
   }
 
   @inline(__always)
@@ -31,39 +58,60 @@ struct BoundedCache<Value> {
   }
 
   @inline(__always)
-  func find(_ key: Key) -> Value? {
-    let base = set(key) * Self.ways
-    for way in base..<base + Self.ways where keys[way] == key { return values[way] }
+  private func slot(_ key: Key) -> Int? { slot(key, in: set(key)) }
+
+  @inline(__always)
+  private func slot(_ key: Key, in set: Int) -> Int? {
+    if sets[set].k0 == key { return set * 4 }
+    if sets[set].k1 == key { return set * 4 + 1 }
+    if sets[set].k2 == key { return set * 4 + 2 }
+    if sets[set].k3 == key { return set * 4 + 3 }
     return nil
   }
 
+  @inline(__always)
+  func contains(_ key: Key) -> Bool { slot(key) != nil }
+
+  @inline(__always)
+  func find(_ key: Key) -> Value? {
+    guard let slot = slot(key) else { return nil }
+    return values[slot]
+  }
+
   mutating func insert(_ key: Key, _ value: Value) {
+    if values.isEmpty { values = Array(repeating: value, count: sets.count * Self.wayCount) }
     let set = set(key)
-    let base = set * Self.ways
-    var target = base + Int(victims[set])
-    for way in base..<base + Self.ways where keys[way] == key || keys[way].owner == .max {
-      target = way
-      if keys[way] == key { break }
+    let target: Int
+    if let slot = slot(key) {
+      target = slot & 3
+    } else if let slot = slot(Self.vacant, in: set) {
+      target = slot & 3
+    } else {
+      target = Int(victims[set])
+      victims[set] = (victims[set] + 1) & 3
     }
-    if keys[target].owner != .max && keys[target] != key { victims[set] = (victims[set] + 1) % UInt8(Self.ways) }
-    keys[target] = key
-    values[target] = value
+    sets[set][target] = key
+    values[set * Self.wayCount + target] = value
   }
 
   mutating func remove(_ key: Key) {
-    let base = set(key) * Self.ways
-    for way in base..<base + Self.ways where keys[way] == key { clear(way) }
+    if let slot = slot(key) { clear(slot) }
   }
 
   mutating func remove(where test: (Key) -> Bool) {
-    for slot in keys.indices where keys[slot].owner != .max && test(keys[slot]) { clear(slot) }
+    for slot in slots {
+      let key = sets[slot >> 2][slot & 3]
+      if key.owner != .max && test(key) { clear(slot) }
+    }
   }
 
-  private mutating func clear(_ slot: Int) {
-    keys[slot] = Self.vacant
-    values[slot] = nil
-  }
+  private mutating func clear(_ slot: Int) { sets[slot >> 2][slot & 3] = Self.vacant }
 
-  func entry(at slot: Int) -> (Key, Value)? { values[slot].map { (keys[slot], $0) } }
+  /// Every slot, vacant or not.
+  var slots: Range<Int> { 0..<sets.count * Self.wayCount }
+  func entry(at slot: Int) -> (Key, Value)? {
+    let key = sets[slot >> 2][slot & 3]
+    return key.owner == .max ? nil : (key, values[slot])
+  }
   var victimOrder: [UInt8] { victims }
 }

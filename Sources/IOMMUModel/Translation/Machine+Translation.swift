@@ -14,6 +14,22 @@ struct IOMMUAnswer {
   static let unsupported = IOMMUAnswer(status: .unsupportedRequest)
 }
 
+extension Device {
+  /// Gives the answer its order, and records the grant if it is one.
+  @inline(__always)
+  fileprivate mutating func note(_ answer: IOMMUAnswer, _ request: TranslationRequest, at time: Nanoseconds) -> Order {
+    order += 1
+    if !answer.rights.isEmpty {
+      grants.issue(
+        Grant(
+          frame: answer.frame, generation: answer.generation, level: answer.level, rights: answer.rights,
+          via: answer.via, throughFreedTable: answer.throughFreedTable, order: order, at: time),
+        pasid: request.pasid, page: request.page)
+    }
+    return order
+  }
+}
+
 /// The IOMMU's side of a translation: context, PASID, IOTLB, walk cache, walk. One turn, and the order of the answer is
 /// given in it.
 extension Machine {
@@ -28,16 +44,8 @@ extension Machine {
     effects.counters.translations += 1
     let answer = devices[id].fenced
       ? .unsupported : translate(id, request.pasid, request.page, wantsWrite: !request.noWrite, &effects)
-    devices[id].order += 1
-    let order = devices[id].order
     let wanted: Rights = request.noWrite ? .read : .readWrite
-    if !answer.rights.isEmpty {
-      devices[id].grants.issue(
-        Grant(
-          frame: answer.frame, generation: answer.generation, level: answer.level, rights: answer.rights,
-          via: answer.via, throughFreedTable: answer.throughFreedTable, order: order, at: time),
-        pasid: request.pasid, page: request.page)
-    }
+    let order = devices[id].note(answer, request, at: time)
     if devices[id].attempts.count > 0 || !answer.rights.isSuperset(of: wanted) {
       noteAnswer(id, request, answer, wanted)
     }
@@ -58,7 +66,7 @@ extension Machine {
     let rid = devices[id].profile.rid
     // Device-context cache: which function this requester id is.
     let contextKey = BoundedCache<IOMMUCaches.Context>.Key(owner: UInt64(rid), page: 0)
-    if caches.contexts.find(contextKey) == nil { caches.contexts.insert(contextKey, .init(device: id)) }
+    if !caches.contexts.contains(contextKey) { caches.contexts.insert(contextKey, .init(device: id)) }
     guard let entry = pasidEntry(id, rid, pasid) else { return .unsupported }
     switch entry.kind {
     case .blocked: return .unsupported
@@ -135,6 +143,7 @@ extension Machine {
       wantsWrite: wantsWrite, &effects)
   }
 
+  @inline(__always)
   private func cachedPosition(_ owner: UInt64, _ page: PageNumber) -> (WalkPosition, UInt32, Bool)? {
     for level in UInt8(0)..<walker.format.levelCount - 1 {
       if let cached = caches.walks.find(IOMMUCaches.walkKey(owner, page, tableLevel: level)) {
