@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
+import Glibc
 
 /// A first-in first-out run of bytes in one block of `HTTP2Memory`; it owns no block while it is empty, so an idle stream
 /// costs nothing.

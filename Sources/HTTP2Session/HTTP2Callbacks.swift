@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CNghttp2
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
+import Glibc
 
 /// The state of one session behind one pointer; it is libnghttp2's user data.
 struct SessionState {

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CNghttp2
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
+import Glibc
 
 /// Memory for one thread: free lists of 64-byte size classes up to 32 KiB, malloc above.
 ///

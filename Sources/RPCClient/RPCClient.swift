@@ -13,15 +13,15 @@ import HTTP2Session
 public final class RPCClient {
   public let endpoint: RPCEndpoint
   private let socket: ClientSocket
-  private let context: HTTP2Context
-  private let session: HTTP2Session
+  let context: HTTP2Context
+  let session: HTTP2Session
   private var heads: [String: HTTP2HeaderList] = [:]
   private var readBuffer: UnsafeMutableRawBufferPointer
   /// Serialised bytes that the socket has not taken yet.
   private var unsent: [UInt8] = []
   private var unsentOffset = 0
 
-  private var calls: [ClientCall] = []
+  var calls: [ClientCall] = []
   private var freeCalls: [UInt32] = []
   private var pending = EventList<RPCClientEvent>(capacity: 64)
   private var delivered = EventList<RPCClientEvent>(capacity: 64)
@@ -30,7 +30,7 @@ public final class RPCClient {
 
   private static let readBytes = 64 << 10
   private static let pieceBytes = 128 << 10
-  private static let largestMessage = 64 << 20
+  static let largestMessage = 64 << 20
 
   /// Connects and queues the connection preface.
   ///
@@ -285,7 +285,7 @@ public final class RPCClient {
   }
 
   /// Frees a call's slot. Its stream, if it still lives, is nobody's.
-  private func forget(_ slot: UInt32) {
+  func forget(_ slot: UInt32) {
     let index = Int(slot)
     calls[index].stream?.pointee.owner = HTTP2Stream.unowned
     context.deallocate(calls[index].input)
@@ -420,7 +420,7 @@ public final class RPCClient {
     finished(slot, event.code)
   }
 
-  private func isLive(_ slot: UInt32, _ stream: HTTP2StreamHandle?) -> Bool {
+  func isLive(_ slot: UInt32, _ stream: HTTP2StreamHandle?) -> Bool {
     calls[Int(slot)].stream == stream && stream?.pointee.owner == slot
   }
 
@@ -448,7 +448,7 @@ public final class RPCClient {
     forget(slot)
   }
 
-  private func emit(
+  func emit(
     _ kind: RPCClientEvent.Kind, _ slot: UInt32, _ bytes: HTTP2Range = HTTP2Range(),
     code: HTTP2ErrorCode = .noError
   ) {
@@ -458,105 +458,4 @@ public final class RPCClient {
         kind: kind, stream: RPCStreamID(slot: slot, generation: call.generation), tag: call.tag, bytes: bytes,
         code: code, status: call.status))
   }
-
-  private func hold(_ slot: UInt32, _ range: HTTP2Range) {
-    let bytes = range.of(context.storage)
-    guard !bytes.isEmpty else { return }
-    let index = Int(slot)
-    let total = calls[index].inputCount + bytes.count
-    if total > calls[index].inputCapacity {
-      let grown = context.allocate(max(total, calls[index].inputCapacity * 2))
-      if let old = calls[index].input { memcpy(grown.baseAddress!, old, calls[index].inputCount) }
-      context.deallocate(calls[index].input)
-      calls[index].input = grown.baseAddress
-      calls[index].inputCapacity = grown.count
-    }
-    memcpy(calls[index].input! + calls[index].inputCount, bytes.baseAddress!, bytes.count)
-    calls[index].inputCount = total
-  }
-
-  /// Takes whole envelopes out of new bytes; what is incomplete waits.
-  private func envelopes(_ slot: UInt32, _ range: HTTP2Range) {
-    let index = Int(slot)
-    let stream = calls[index].stream
-    var offset = Int(range.offset)
-    let end = offset + Int(range.count)
-    while offset < end, isLive(slot, stream) {
-      let rest = UnsafeRawBufferPointer(rebasing: context.storage[offset..<end])
-      if calls[index].inputCount == 0 {
-        guard rest.count >= 5 else { return hold(slot, HTTP2Range(offset: offset, count: rest.count)) }
-        guard let length = length(slot, rest) else { return }
-        guard rest.count - 5 >= length else {
-          return hold(slot, HTTP2Range(offset: offset, count: rest.count))
-        }
-        envelope(slot, rest[0], HTTP2Range(offset: offset + 5, count: length))
-        offset += 5 + length
-        continue
-      }
-      let held = calls[index].held
-      var wanted = 5 - held.count
-      if held.count >= 5 {
-        guard let length = length(slot, held) else { return }
-        wanted = 5 + length - held.count
-      }
-      let taken = min(wanted, rest.count)
-      hold(slot, HTTP2Range(offset: offset, count: taken))
-      offset += taken
-      let grown = calls[index].held
-      guard grown.count >= 5 else { return }
-      guard let length = length(slot, grown) else { return }
-      if grown.count == 5 + length {
-        let flags = grown[0]
-        let whole = context.append(grown)
-        calls[index].inputCount = 0
-        envelope(slot, flags, HTTP2Range(offset: Int(whole.offset) + 5, count: length))
-      }
-    }
-  }
-
-  /// The message length in an envelope's header; nil ends the call, for the server is not to be believed.
-  private func length(_ slot: UInt32, _ header: UnsafeRawBufferPointer) -> Int? {
-    let length = Int(UInt32(bigEndian: header.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
-    if length <= RPCClient.largestMessage { return length }
-    let stream = calls[Int(slot)].stream!
-    emit(.failed, slot, code: .protocolError)
-    session.reset(stream, .cancel)
-    forget(slot)
-    return nil
-  }
-
-  private func envelope(_ slot: UInt32, _ flags: UInt8, _ range: HTTP2Range) {
-    if flags & 2 == 0 { return emit(.message, slot, range) }
-    // EndStreamResponse: `{}` or `{"error":…}`, Connect protocol "Streaming-Response".
-    let failed = RPCFailure(json: range.of(context.storage)) != nil
-    emit(failed ? .failed : .ended, slot, range)
-    forget(slot)
-  }
-
-  private static func failureWithoutBody(_ status: UInt16, _ code: HTTP2ErrorCode, _ loss: String?) -> RPCFailure {
-    if let loss { return RPCFailure(code: "unavailable", reason: "connection_lost", message: loss) }
-    if status != 0, status != 200 {
-      return RPCFailure(code: "unknown", reason: "http_status", message: "HTTP status \(status)")
-    }
-    return RPCFailure(code: "unavailable", reason: "stream_reset", message: "HTTP/2 error code \(code.rawValue)")
-  }
-}
-
-/// A call of a client.
-struct ClientCall {
-  enum Form { case unary, stream }
-
-  var generation: UInt32 = 0
-  var form = Form.unary
-  var stream: HTTP2StreamHandle?
-  var tag: UInt64 = 0
-  var status: UInt16 = 0
-  var isBlocking = false
-  var reply: RPCReply?
-  var input: UnsafeMutableRawPointer?
-  var inputCount = 0
-  var inputCapacity = 0
-
-  /// The bytes held so far; valid until the call changes.
-  var held: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: input, count: inputCount) }
 }

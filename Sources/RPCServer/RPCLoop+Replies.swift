@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import Glibc
 import HTTP2Session
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
 
 // Replies. Each is refused, with false or nil, when the call is over; nothing has changed then.
 extension RPCLoop {

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import Glibc
 import HTTP2Session
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
 
 // From frames to calls and messages.
 extension RPCLoop {

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
+import Glibc
 
 /// One method of the service, as data. Its index in the table is the method's number in every event.
 public struct RPCMethod: Sendable {

@@ -44,12 +44,15 @@ import Testing
     try await withServer(quick) { server in
       let socket = RawSocket(server.port)
       socket.write(Array("PRI * HT".utf8))
-      #expect(socket.readToEnd().isEmpty)
+      #expect(socket.readToEnd().isEmpty && socket.isClosed)
     }
   }
 
   @Test("a connection that says nothing is closed in time") func silence() async throws {
-    try await withServer(quick) { server in #expect(RawSocket(server.port).readToEnd().isEmpty) }
+    try await withServer(quick) { server in
+      let socket = RawSocket(server.port)
+      #expect(socket.readToEnd().isEmpty && socket.isClosed)
+    }
   }
 
   @Test("half a header block is closed in time, with GOAWAY") func halfHeaders() async throws {
@@ -59,6 +62,7 @@ import Testing
       socket.write(preface + frame(1, 0, 1, Array(block.prefix(10))))
       let answer = socket.readToEnd()
       #expect(String(decoding: answer, as: UTF8.self).contains("a header block did not end in time"))
+      #expect(socket.isClosed)
     }
   }
 
@@ -85,7 +89,7 @@ import Testing
       let socket = RawSocket(server.port)
       socket.write(Array(text.utf8))
       let answer = String(decoding: socket.readToEnd(), as: UTF8.self)
-      #expect(answer.hasPrefix("HTTP/1.1 400"))
+      #expect(answer.hasPrefix("HTTP/1.1 400") && socket.isClosed)
     }
   }
 
@@ -133,7 +137,7 @@ import Testing
       socket.write(frame(1, 4, 1, request("Flood", "application/connect+json")) + frame(0, 1, 1, [0, 0, 0, 0, 2, 0x7B, 0x7D]))
       #expect(server.witness.wait { $0.ended == [.outputLimit] })
       #expect(server.witness.seen.flooded <= 16 << 20, "\(server.witness.seen.flooded) bytes were taken")
-      #expect(!socket.readToEnd().isEmpty)
+      #expect(!socket.readToEnd().isEmpty && socket.isClosed)
       let client = try server.client()
       #expect(try client.call("/test.v1.TestService/Echo", json: "1").text == "1")
     }

@@ -213,13 +213,19 @@ final class RawSocket {
 
   func write(_ bytes: [UInt8]) { _ = bytes.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) } }
 
-  /// Everything until the peer closes.
+  /// The peer has closed the connection, as `readToEnd` saw it.
+  private(set) var isClosed = false
+
+  /// Everything until the peer closes, or until nothing has come for ten seconds; `isClosed` tells which.
   func readToEnd() -> [UInt8] {
     var all: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 65536)
     while true {
       let count = recv(descriptor, &buffer, buffer.count, 0)
-      if count <= 0 { return all }
+      if count <= 0 {
+        isClosed = count == 0 || errno == ECONNRESET
+        return all
+      }
       all += buffer[..<count]
     }
   }
