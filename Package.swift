@@ -65,7 +65,7 @@ let package = Package(
     .executableTarget(
       name: "iommulab",
       dependencies: [
-        "IOMMUSimulation", "LabService", "StormKit",
+        "IOMMUModel", "IOMMUSimulation", "LabService", "StormKit",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
 

@@ -30,6 +30,8 @@ public struct Rights: OptionSet, Sendable {
   public static let read = Rights(rawValue: 1)
   public static let write = Rights(rawValue: 2)
   public static let readWrite: Rights = [.read, .write]
+  /// An x86 page-table entry cannot say "write only": PROT_WRITE implies PROT_READ.
+  public var impliedByEntry: Rights { contains(.write) ? .readWrite : self }
 }
 
 /// A run of whole pages; never empty in an accepted command.

@@ -3,6 +3,11 @@
 /// Whole-structure checks: tests and simulations call them after every command on machines of at most 256 frames.
 /// Each traps with the values that contradict each other.
 extension Machine {
+  /// As `precondition`, but says its message in release builds too.
+  private func check(_ condition: Bool, _ message: @autoclosure () -> String) {
+    if !condition { fatalError(message()) }
+  }
+
   public func checkInvariants() {
     checkFrames()
     checkDevices()
@@ -27,19 +32,19 @@ extension Machine {
     }
     for number in 1..<memory.createdFrameCount {
       let frame = memory[FrameNumber(number)]
-      precondition(
+      check(
         frame.references == held[number] || frame.use == .hugeTail,
         "frame \(number) counts \(frame.references) references, \(held[number]) hold it")
-      precondition(
+      check(
         (frame.use == .free) == (frame.references == 0) || frame.use == .hugeTail,
         "frame \(number) is \(frame.use) with \(frame.references) references")
-      precondition(
+      check(
         frame.use == .free || frame.explained || memory.checksumAgrees(FrameNumber(number)),
         "frame \(number) has content that no accounted write explains")
     }
     let free = memory.freeList
-    precondition(Set(free).count == free.count, "a frame is free once")
-    for frame in free { precondition(memory[frame].use == .free, "frame \(frame) is in the free list and \(memory[frame].use)") }
+    check(Set(free).count == free.count, "a frame is free once")
+    for frame in free { check(memory[frame].use == .free, "frame \(frame) is in the free list and \(memory[frame].use)") }
   }
 
   private func ownsCopy(_ operation: Operation) -> Bool {
@@ -57,7 +62,7 @@ extension Machine {
       if entry.bits == 0 { continue }
       let page = base + UInt64(index) * span
       if level > 0 && entry.isTable {
-        precondition(memory[entry.frame].use == .table, "entry of page \(page) points to table \(entry.frame)")
+        check(memory[entry.frame].use == .table, "entry of page \(page) points to table \(entry.frame)")
         held[Int(entry.frame)] += 1
         countHeld(entry.frame, level - 1, page, target, &held)
       } else {
@@ -68,11 +73,11 @@ extension Machine {
         case .addressSpace(let id): reference = spaces[id].references.find(page, level: level)
         case .domain(let id): reference = domains[id].references.find(page, level: level)
         }
-        precondition(
+        check(
           reference?.held == true && reference?.frame == frame && reference?.generation == memory.generation(frame),
           "page \(page) maps frame \(frame), and the oracle's account says \(String(describing: reference))")
         let rights: Rights = !entry.isPresent ? [] : entry.isWritable ? .readWrite : .read
-        precondition(reference!.rights == rights, "page \(page) has rights \(rights), the account \(reference!.rights)")
+        check(reference!.rights == rights, "page \(page) has rights \(rights), the account \(reference!.rights)")
       }
     }
   }
@@ -82,22 +87,22 @@ extension Machine {
       let device = devices[id]
       var members: UInt32 = 0
       for group in device.groups { members += UInt32(group.members) }
-      precondition(device.outstanding == members, "device \(id.slot) has \(device.outstanding) of \(members) outstanding")
-      precondition(device.outstanding <= device.allocation, "outstanding requests stay within the allocation")
-      precondition(
+      check(device.outstanding == members, "device \(id.slot) has \(device.outstanding) of \(members) outstanding")
+      check(device.outstanding <= device.allocation, "outstanding requests stay within the allocation")
+      check(
         device.itagQueue.isEmpty || device.itags.allSatisfy { $0.state != .idle }, "none waits while a tag is idle")
-      precondition(!device.fenced || device.itags.allSatisfy { $0.state != .owed }, "a fenced device owes nothing")
+      check(!device.fenced || device.itags.allSatisfy { $0.state != .owed }, "a fenced device owes nothing")
       for tag in device.itags where tag.state == .owed {
-        precondition((operation(tag.operation)?.owed ?? 0) > 0, "an owed invalidation has an operation that waits")
+        check((operation(tag.operation)?.owed ?? 0) > 0, "an owed invalidation has an operation that waits")
       }
       var landings = 0
       for case .dma in device.posted { landings += 1 }
-      precondition(landings == Int(device.dmaInFlight), "every DMA in flight is counted")
+      check(landings == Int(device.dmaInFlight), "every DMA in flight is counted")
       for binding in device.bindings {
-        precondition(bindings[binding].device == id, "a binding knows its device")
+        check(bindings[binding].device == id, "a binding knows its device")
       }
     }
-    precondition(queue.entries.count <= queue.capacity, "the page-request queue is bounded")
+    check(queue.entries.count <= queue.capacity, "the page-request queue is bounded")
   }
 
   private func checkOperations() {
@@ -108,15 +113,15 @@ extension Machine {
       if operation.kind == .pageRequestGroup { serving += 1 }
       if let space = operation.space, spaces.contains(space), operation.heldLock {
         let lock = spaces[space].lock
-        precondition(lock.writer == operation.id || lock.readers > 0, "the lock that an operation holds is held")
+        check(lock.writer == operation.id || lock.readers > 0, "the lock that an operation holds is held")
       }
     }
-    precondition(live == operationCount, "\(live) operations run, \(operationCount) are counted")
-    precondition(
+    check(live == operationCount, "\(live) operations run, \(operationCount) are counted")
+    check(
       serving + handler.idleWorkers == Int(settings.handlerWorkers), "every worker serves a group or is idle")
     for id in spaces.ids {
       let lock = spaces[id].lock
-      precondition(lock.writer == .none || lock.readers == 0, "a writer is alone")
+      check(lock.writer == .none || lock.readers == 0, "a writer is alone")
     }
   }
 }

@@ -35,13 +35,13 @@ extension Machine {
     switch request {
     case .mmap(let space, let range, let rights, let pageSizeLog2):
       id = insert(.mmap, .addressSpace(space), range) {
-        $0.rights = rights
+        $0.rights = rights.impliedByEntry
         $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
       }
     case .munmap(let space, let range):
       id = insert(.munmap, .addressSpace(space), range)
     case .mprotect(let space, let range, let rights):
-      id = insert(.mprotect, .addressSpace(space), range) { $0.rights = rights }
+      id = insert(.mprotect, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
     case .dontNeed(let space, let range):
       id = insert(.dontNeed, .addressSpace(space), range)
     case .fork(let space):
