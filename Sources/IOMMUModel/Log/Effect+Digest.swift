@@ -55,6 +55,7 @@ extension Effect {
       digest.combine(UInt64(verdict.frame) << 32 | UInt64(verdict.grantGeneration))
       digest.combine(UInt64(verdict.frameGeneration) << 32 | UInt64(verdict.requests))
       digest.combine(verdict.grantedAt)
+      digest.combine(UInt64(verdict.grantedVia.rawValue))
       digest.combine(verdict.at)
       for mark in [verdict.dropped, verdict.freed] {
         digest.combine(mark.operation.rawValue)

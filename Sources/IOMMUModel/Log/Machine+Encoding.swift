@@ -192,6 +192,7 @@ extension Machine {
         encoder.put(key.owner)
         encoder.put(key.page)
         encoder.put(attempt.sinceTurn)
+        encoder.put(attempt.sinceTime)
         encoder.put(attempt.requests)
         encoder.put(attempt.rights.rawValue)
         encoder.put(attempt.needless)

@@ -4,6 +4,7 @@
 struct Attempt {
   /// Turn of the first page request, or of the needless answer before it.
   var sinceTurn: UInt64
+  var sinceTime: Nanoseconds
   var requests: UInt32 = 0
   var rights: Rights
   /// The last answer was "not present" although the address space's own table granted the right in that very turn.

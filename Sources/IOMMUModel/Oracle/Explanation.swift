@@ -11,11 +11,22 @@ public struct Explanation: Equatable, Sendable {
     let page = "page \(Self.hex(verdict.page << 12))"
     let frame = "frame \(Self.hex(UInt64(verdict.frame) << 12))"
     let verb = verdict.write ? "wrote to" : "read"
-    func add(_ at: Nanoseconds, _ text: String) { events.append((at, text)) }
+    func add(_ at: Nanoseconds, _ text: String) {
+      if !events.contains(where: { $0.at == at && $0.text == text }) { events.append((at, text)) }
+    }
 
-    if verdict.grantedAt > 0 || verdict.grantGeneration > 0 {
+    if verdict.kind == .gaveUp || verdict.kind == .livelock {
+      chain = [
+        "\(Self.before(verdict.at, verdict.grantedAt))  \(device) found \(page) not present, and asked for it",
+        "\(Self.before(verdict.at, verdict.at))  \(verdict.requests) page requests later it still is: \(verdict.kind.name)",
+      ]
+      sentence = Self.sentence(verdict, device, page, frame, verb)
+      return
+    }
+    if verdict.grantGeneration > 0 {
       let holder = verdict.device.rawValue == 0 ? "a CPU" : device
-      add(verdict.grantedAt, "\(holder) was given \(page) → \(frame), life \(verdict.grantGeneration)")
+      let source = verdict.device.rawValue == 0 ? "" : ", from \(verdict.grantedVia.name)"
+      add(verdict.grantedAt, "\(holder) was given \(page) → \(frame), life \(verdict.grantGeneration)\(source)")
     }
     for mark in verdict.marks {
       if mark.startedAt > 0 && mark.startedAt <= verdict.at { add(mark.startedAt, "\(mark.name): S, its start hook, had returned") }
@@ -30,6 +41,7 @@ public struct Explanation: Equatable, Sendable {
     }
     add(verdict.at, "\(verdict.device.rawValue == 0 ? "a CPU" : device) \(verb) \(frame), now in life \(verdict.frameGeneration), through \(verdict.via.name): \(verdict.kind.name)")
 
+    if let end = events.last { events = events.dropLast().filter { $0.at <= end.at } + [end] }
     // Stable: events of one moment stay in the order of causes.
     chain = events.enumerated()
       .sorted { ($0.element.at, $0.offset) < ($1.element.at, $1.offset) }

@@ -32,6 +32,7 @@ extension Machine {
         kind, dma.translation == nil ? .atc : grant.via, id, pasid, request.page, frame: frame, write: request.write)
       verdict.grantGeneration = grant.generation
       verdict.grantedAt = grant.at
+      verdict.grantedVia = grant.via
       verdict.dropped = history.mark(dropped)
       return verdict
     }
@@ -92,7 +93,7 @@ extension Machine {
     let freed = Int(frame) < memory.createdFrameCount ? memory[frame].freedBy : .none
     return Verdict(
       kind: kind, via: via, write: write, device: device, pasid: pasid, page: page, frame: frame,
-      grantGeneration: 0, frameGeneration: memory.generation(frame), grantedAt: 0, at: time, dropped: .none,
+      grantGeneration: 0, frameGeneration: memory.generation(frame), grantedAt: 0, grantedVia: .walk, at: time, dropped: .none,
       freed: history.mark(freed), requests: 0)
   }
 
@@ -127,7 +128,7 @@ extension Machine {
       devices[id].attempts[slot: slot].rights.formUnion(request.rights)
     } else {
       devices[id].attempts.set(
-        key, Attempt(sinceTurn: turn, requests: 1, rights: request.rights, needless: false))
+        key, Attempt(sinceTurn: turn, sinceTime: time, requests: 1, rights: request.rights, needless: false))
     }
   }
 
@@ -142,7 +143,7 @@ extension Machine {
     if let slot = devices[id].attempts.find(key) {
       devices[id].attempts[slot: slot].needless = needless
     } else if needless {
-      devices[id].attempts.set(key, Attempt(sinceTurn: turn, rights: wanted, needless: true))
+      devices[id].attempts.set(key, Attempt(sinceTurn: turn, sinceTime: time, rights: wanted, needless: true))
     }
   }
 
@@ -174,6 +175,7 @@ extension Machine {
     if attempt.successes > settings.livelockLimit {
       var found = verdict(.livelock, .walk, group.device, group.pasid, page)
       found.requests = attempt.successes
+      found.grantedAt = attempt.sinceTime
       effects.append(.verdict(found))
       attempt.successes = 0
     }
@@ -198,6 +200,7 @@ extension Machine {
     else { return }
     var found = verdict(.gaveUp, .walk, id, pasid, page, write: rights.contains(.write))
     found.requests = attempt.requests
+    found.grantedAt = attempt.sinceTime
     effects.append(.verdict(found))
   }
 }

@@ -40,7 +40,9 @@ public struct Verdict: Equatable, Sendable {
   /// The frame's generation when the translation was given out, and at the access.
   public var grantGeneration: UInt32
   public var frameGeneration: UInt32
+  /// When the translation was given out, and from where; of a struggle for a page, when it began.
   public var grantedAt: Nanoseconds
+  public var grantedVia: Via
   public var at: Nanoseconds
   /// The operation that dropped the reference (or write-protected it), and the one that freed the frame.
   public var dropped: OperationMark
