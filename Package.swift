@@ -53,8 +53,11 @@ let package = Package(
       name: "LabService",
       dependencies: [
         "IOMMUModel", "LabProtocol", "RPCServer",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "HeapModule", package: "swift-collections"),
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
         .product(name: "Logging", package: "swift-log"),
-        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
       ]),
     .target(
       name: "StormKit",
@@ -65,8 +68,10 @@ let package = Package(
     .executableTarget(
       name: "iommulab",
       dependencies: [
-        "IOMMUModel", "IOMMUSimulation", "LabService", "StormKit",
+        "IOMMUModel", "IOMMUSimulation", "LabService", "RPCServer", "StormKit",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ]),
 
     // Test support, outside the product: the page walker as a filter, for Tests/differential.
@@ -80,7 +85,8 @@ let package = Package(
     .testTarget(name: "LabProtocolTests", dependencies: ["LabProtocol"]),
     .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session"]),
     .testTarget(name: "RPCServerTests", dependencies: ["RPCServer", "RPCClient"]),
-    .testTarget(name: "LabServiceTests", dependencies: ["LabService", "RPCClient"]),
+    .testTarget(
+      name: "LabServiceTests", dependencies: ["IOMMUModel", "LabProtocol", "LabService", "RPCClient", "RPCServer"]),
     .testTarget(name: "StormKitTests", dependencies: ["StormKit"]),
   ],
   swiftLanguageModes: [.v6]

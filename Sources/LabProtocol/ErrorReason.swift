@@ -7,10 +7,10 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   case malformedJSON = 1, unknownField, missingField, badValue, decimalNumber, badHex
 
   // The service.
-  case unknownMachine, unknownOperation, unknownStrategy, unknownMethod, badSettings, badRequestID, badPageToken
-  case requestIDInUse, tagOutOfRange, ridOutOfRange, batchTooLarge, leaseOutOfRange, pageSizeOutOfRange, notManual
-  case timeInThePast, notRecording, helloExpected, helloRepeated, streamTaken, streamEnded, deviceRemoved
-  case machineDeleted, groupInUse, groupNotClosed, slowReader, tooManyWaitingCalls, shuttingDown
+  case unknownMachine, unknownOperation, unknownStrategy, badSettings, badRequestID, badPageToken, requestIDInUse
+  case tagOutOfRange, ridOutOfRange, leaseOutOfRange, valueOutOfRange, batchTooLarge, notManual, timeInThePast
+  case notRecording, logFull, helloExpected, helloRepeated, streamTaken, deviceRemoved, machineDeleted, slowReader
+  case tooManyWaitingCalls, shuttingDown
 
   // The machine.
   case unknownAddressSpace, unknownDomain, unknownDevice, emptyRange, rangeOutsideAddressSpace, misaligned, noRights
@@ -31,27 +31,24 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .unknownMachine: "UNKNOWN_MACHINE"
     case .unknownOperation: "UNKNOWN_OPERATION"
     case .unknownStrategy: "UNKNOWN_STRATEGY"
-    case .unknownMethod: "UNKNOWN_METHOD"
     case .badSettings: "BAD_SETTINGS"
     case .badRequestID: "BAD_REQUEST_ID"
     case .badPageToken: "BAD_PAGE_TOKEN"
     case .requestIDInUse: "REQUEST_ID_IN_USE"
     case .tagOutOfRange: "TAG_OUT_OF_RANGE"
     case .ridOutOfRange: "RID_OUT_OF_RANGE"
-    case .batchTooLarge: "BATCH_TOO_LARGE"
     case .leaseOutOfRange: "LEASE_OUT_OF_RANGE"
-    case .pageSizeOutOfRange: "PAGE_SIZE_OUT_OF_RANGE"
+    case .valueOutOfRange: "VALUE_OUT_OF_RANGE"
+    case .batchTooLarge: "BATCH_TOO_LARGE"
     case .notManual: "NOT_MANUAL"
     case .timeInThePast: "TIME_IN_THE_PAST"
     case .notRecording: "NOT_RECORDING"
+    case .logFull: "LOG_FULL"
     case .helloExpected: "HELLO_EXPECTED"
     case .helloRepeated: "HELLO_REPEATED"
     case .streamTaken: "STREAM_TAKEN"
-    case .streamEnded: "STREAM_ENDED"
     case .deviceRemoved: "DEVICE_REMOVED"
     case .machineDeleted: "MACHINE_DELETED"
-    case .groupInUse: "GROUP_IN_USE"
-    case .groupNotClosed: "GROUP_NOT_CLOSED"
     case .slowReader: "SLOW_READER"
     case .tooManyWaitingCalls: "TOO_MANY_WAITING_CALLS"
     case .shuttingDown: "SHUTTING_DOWN"
@@ -90,7 +87,9 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
 
   /// The reason with that name.
   public init?(name: UnsafeBufferPointer<UInt8>) {
-    guard let reason = Self.allCases.first(where: { $0.name.withUTF8Buffer { $0.elementsEqual(name) } }) else { return nil }
+    guard let reason = Self.allCases.first(where: { $0.name.withUTF8Buffer { $0.elementsEqual(name) } }) else {
+      return nil
+    }
     self = reason
   }
 

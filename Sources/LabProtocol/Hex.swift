@@ -16,11 +16,14 @@ public enum Hex {
     public var text: String {
       switch self {
       case .decimal(let value):
-        if let value { "decimal is not accepted; write \"\(Hex.string(value))\"" } else {
+        if let value {
+          "decimal is not accepted; write \"\(Hex.string(value))\""
+        } else {
           "decimal is not accepted, and the number does not fit 64 bits; write 0x and up to 16 hexadecimal digits"
         }
       case .tooLong: "more than 16 hexadecimal digits; the number must fit 64 bits"
-      case .malformed: "not a hexadecimal number; write 0x and 1 to 16 hexadecimal digits, for example \"0x7f5a00001000\""
+      case .malformed:
+        "not a hexadecimal number; write 0x and 1 to 16 hexadecimal digits, for example \"0x7f5a00001000\""
       }
     }
   }

@@ -115,6 +115,7 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .giveUp: .init("DeviceService", "GiveUp", .unary)
     case .watchDevice: .init("DeviceService", "Watch", .serverStream)
     case .attach: .init("DeviceService", "Attach", .bidirectional)
-    case .watchTrace: .init("TraceService", "Watch", .serverStream, sideEffectFree: true)    }
+    case .watchTrace: .init("TraceService", "Watch", .serverStream, sideEffectFree: true)
+    }
   }
 }

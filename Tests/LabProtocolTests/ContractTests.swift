@@ -24,7 +24,8 @@ import Testing
     var fromProto: [String] = []
     for text in try Self.protoFiles() {
       guard let service = text.firstMatch(of: /\nservice (\w+) \{/)?.output.1 else { continue }
-      let rpc = #/rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\)(;| \{\n    option idempotency_level = NO_SIDE_EFFECTS;\n  \})/#
+      let rpc =
+        #/rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\)(;| \{\n    option idempotency_level = NO_SIDE_EFFECTS;\n  \})/#
       for match in text.matches(of: rpc) {
         let kind =
           switch (match.output.2 != nil, match.output.4 != nil) {
@@ -36,7 +37,8 @@ import Testing
         fromProto.append("/iommulab.v1.\(service)/\(match.output.1) \(kind) \(match.output.6 != ";")")
       }
       #expect(
-        text.matches(of: #/\n  rpc \w/#).count == text.matches(of: rpc).count, "an rpc of \(service) is written in another way")
+        text.matches(of: #/\n  rpc \w/#).count == text.matches(of: rpc).count,
+        "an rpc of \(service) is written in another way")
     }
     let fromTable = LabMethod.allCases.map { "\($0.path) \($0.descriptor.kind) \($0.descriptor.sideEffectFree)" }
     #expect(fromTable.sorted() == fromProto.sorted())

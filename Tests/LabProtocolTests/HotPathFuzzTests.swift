@@ -51,7 +51,9 @@ import Testing
         case .unusual, .hex, .outOfRange, .missing, .badRequestID: break
         default: #expect(expected == nil, "\(error), \(shown)")
         }
-        if index % 4 == 0 { #expect(error.problem != .unusual || expected == nil, "a plain text needs no fall-back, \(shown)") }
+        if index % 4 == 0 {
+          #expect(error.problem != .unusual || expected == nil, "a plain text needs no fall-back, \(shown)")
+        }
       }
       if expected == nil { tally.rejected += 1 } else { tally.accepted += 1 }
     }
@@ -95,7 +97,9 @@ import Testing
     var seq: UInt64
     var historyCut: Bool
     var events: [Wire.DeviceEvent]
-    init(_ batch: EventBatch) { (epoch, seq, historyCut, events) = (batch.epoch, batch.seq, batch.historyCut, batch.events) }
+    init(_ batch: EventBatch) {
+      (epoch, seq, historyCut, events) = (batch.epoch, batch.seq, batch.historyCut, batch.events)
+    }
     init?(_ response: LabAttachResponse) {
       guard let events = try? response.events.map({ try Wire.DeviceEvent($0) }) else { return nil }
       (epoch, seq, historyCut, self.events) = (response.epoch, response.seq, response.historyCut, events)

@@ -5,19 +5,25 @@ import LabProtocol
 import Testing
 
 @Suite struct ObjectIDTests {
-  @Test("an id survives its text", arguments: [
-    (ObjectID.Kind.machine, UInt128.max, "m-ffffffffffffffffffffffffffffffff"),
-    (.machine, 1 << 64, "m-00000000000000010000000000000000"), (.device, 0xab, "d-000000ab"),
-    (.addressSpace, 1, "as-00000001"), (.domain, 0xffff_ffff, "dom-ffffffff"), (.operation, 16, "op-0000000000000010"),
-  ])
+  @Test(
+    "an id survives its text",
+    arguments: [
+      (ObjectID.Kind.machine, UInt128.max, "m-ffffffffffffffffffffffffffffffff"),
+      (.machine, 1 << 64, "m-00000000000000010000000000000000"), (.device, 0xab, "d-000000ab"),
+      (.addressSpace, 1, "as-00000001"), (.domain, 0xffff_ffff, "dom-ffffffff"),
+      (.operation, 16, "op-0000000000000010"),
+    ])
   func survives(kind: ObjectID.Kind, value: UInt128, text: String) {
     #expect(ObjectID.text(kind, value) == text)
     #expect(ObjectID.value(kind, text) == value)
   }
 
-  @Test("other texts name nothing", arguments: [
-    "", "d-", "d-1", "d-000000AB", "d-0000000g", "d-000000ab ", "m-000000ab", "d_000000ab", "d-0000000ab", "as-000000ab",
-  ])
+  @Test(
+    "other texts name nothing",
+    arguments: [
+      "", "d-", "d-1", "d-000000AB", "d-0000000g", "d-000000ab ", "m-000000ab", "d_000000ab", "d-0000000ab",
+      "as-000000ab",
+    ])
   func others(text: String) {
     #expect(ObjectID.value(.device, text) == 0)
   }

@@ -28,7 +28,8 @@ struct TestGenerator: RandomNumberGenerator {
 
 /// What a field may hold, for texts that are made without either codec.
 indirect enum TextType {
-  case uint32, small, uint64, bool, hex, mask, text, id(String), value(String, [String]), message(TextSchema), list(TextSchema)
+  case uint32, small, uint64, bool, hex, mask, text, id(String), value(String, [String]), message(TextSchema), list(
+    TextSchema)
 }
 
 /// A message's fields by their snake_case names.
@@ -47,10 +48,13 @@ struct TextSchema {
     ("value", .hex),
   ])
   static let completion = TextSchema(fields: [("itag_vector", .mask)])
-  static let abandonment = TextSchema(fields: [("pasid", .uint32), ("address", .hex), ("read", .bool), ("write", .bool)])
+  static let abandonment = TextSchema(fields: [
+    ("pasid", .uint32), ("address", .hex), ("read", .bool), ("write", .bool),
+  ])
   static let deviceMessage = TextSchema(
     fields: [
-      ("translate", .message(translationRequest)), ("page_request", .message(pageRequest)), ("dma", .message(dmaAccess)),
+      ("translate", .message(translationRequest)), ("page_request", .message(pageRequest)),
+      ("dma", .message(dmaAccess)),
       ("complete", .message(completion)), ("give_up", .message(abandonment)),
     ], isOneOf: true)
   static let hello = TextSchema(fields: [("machine", .id("m-")), ("device", .id("d-")), ("after_seq", .uint64)])
@@ -83,7 +87,8 @@ struct TextSchema {
       ("invalidation", .message(invalidation)), ("dma", .message(dmaResult)),
       (
         "device",
-        .message(.init(fields: [("state", .value("DEVICE_STATE_", ["REMOVED", "PRI_ENABLED"])), ("allocation", .uint32)]))
+        .message(
+          .init(fields: [("state", .value("DEVICE_STATE_", ["REMOVED", "PRI_ENABLED"])), ("allocation", .uint32)]))
       ),
       ("ignored", .message(.init(fields: [("reason", .value("IGNORED_REASON_", ["EXCESS_PAGE_REQUEST"]))]))),
       ("refused", .message(.init(fields: [("message", .uint64), ("reason", .text), ("text", .text)]))),
@@ -107,7 +112,9 @@ struct TextMaker {
     var parts: [String] = []
     let chosen = generator.below(schema.fields.count)
     for (index, field) in schema.fields.enumerated() {
-      if schema.isOneOf ? index != chosen && !generator.chance(oddity / 2) : oddity > 0 && generator.chance(15) { continue }
+      if schema.isOneOf ? index != chosen && !generator.chance(oddity / 2) : oddity > 0 && generator.chance(15) {
+        continue
+      }
       let count = generator.chance(oddity) ? 2 : 1
       for _ in 0..<count { parts.append(name(field.name) + space() + ":" + space() + value(field.type)) }
     }
@@ -119,7 +126,9 @@ struct TextMaker {
   mutating func name(_ name: String) -> String {
     var parts = name.split(separator: "_").map(String.init)
     if generator.chance(oddity * 5) { return "\"\(name)\"" }
-    for index in 1..<max(parts.count, 1) { parts[index] = parts[index].prefix(1).uppercased() + parts[index].dropFirst() }
+    for index in 1..<max(parts.count, 1) {
+      parts[index] = parts[index].prefix(1).uppercased() + parts[index].dropFirst()
+    }
     let camel = parts.joined()
     return generator.chance(oddity) ? "\"" + escaped(camel) + "\"" : "\"\(camel)\""
   }
@@ -133,8 +142,10 @@ struct TextMaker {
   mutating func value(_ type: TextType) -> String {
     if generator.chance(oddity) {
       return generator.pick([
-        "null", "true", "false", "0", "1", "-1", "01", "1.0", "1e2", "1E400", "\"\"", "\"null\"", "{}", "[]", "nul", "tru",
-        "\"0x1\"", "\"é\"", "\"\\u0030x5\"", "18446744073709551616", "\"\\ud800\"", "1.5", "\"1\\u0030\"", "0x10", "\"4096\"",
+        "null", "true", "false", "0", "1", "-1", "01", "1.0", "1e2", "1E400", "\"\"", "\"null\"", "{}", "[]", "nul",
+        "tru",
+        "\"0x1\"", "\"é\"", "\"\\u0030x5\"", "18446744073709551616", "\"\\ud800\"", "1.5", "\"1\\u0030\"", "0x10",
+        "\"4096\"",
         "truex", "nullx", "true1", "0.0", "\"0x\"", "\"1", "[null]", "[{}]", "-0", "4294967296", "\"7\"", "2",
       ])
     }
@@ -149,7 +160,9 @@ struct TextMaker {
       if generator.chance(oddity) { digits = String(repeating: "0", count: generator.below(17)) + digits }
       return generator.chance(oddity) ? "\"\(escaped("0x" + digits))\"" : "\"0x\(digits)\""
     case .mask: return generator.chance(oddity) ? value(.hex) : "\"0x\(String(generator.word() >> 32, radix: 16))\""
-    case .text: return !generator.chance(oddity * 5) ? "\"r\(generator.below(1000))\"" : "\"\(generator.pick(["a b", "ü", "", "\\\"", "MISALIGNED"]))\""
+    case .text:
+      return !generator.chance(oddity * 5)
+        ? "\"r\(generator.below(1000))\"" : "\"\(generator.pick(["a b", "ü", "", "\\\"", "MISALIGNED"]))\""
     case .id(let prefix):
       let count = prefix == "m-" ? 32 : 8
       let digits = (0..<count).map { _ in String(generator.below(16), radix: 16) }.joined()

@@ -120,7 +120,8 @@ import Testing
       switch Self.event(&g) {
       case .translation(let translation):
         writer.response(translation)
-        #expect(try Wire.Translation(LabTranslateResponse(jsonUTF8Bytes: Array(writer.bytes)).translation) == translation)
+        #expect(
+          try Wire.Translation(LabTranslateResponse(jsonUTF8Bytes: Array(writer.bytes)).translation) == translation)
       case .dma(let result):
         writer.response(result)
         #expect(try Wire.DMAResult(LabDmaResponse(jsonUTF8Bytes: Array(writer.bytes)).dma) == result)
@@ -129,7 +130,8 @@ import Testing
         let ignored = (0..<g.below(3)).map { _ in g.pick(Wire.IgnoredReason.allCases) }
         writer.response(Array(repeating: response, count: count), ignored: ignored)
         let generated = try LabRequestPagesResponse(jsonUTF8Bytes: Array(writer.bytes))
-        #expect(try generated.pageResponses.map { try Wire.PageResponse($0) } == Array(repeating: response, count: count))
+        #expect(
+          try generated.pageResponses.map { try Wire.PageResponse($0) } == Array(repeating: response, count: count))
         #expect(generated.ignored.map { $0.reason.rawValue } == ignored.map { Int($0.rawValue) })
       default:
         writer.emptyResponse()
@@ -168,7 +170,8 @@ import Testing
         var head: UInt64 = 0
         for (index, byte) in name.utf8.prefix(8).enumerated() { head |= UInt64(byte) << UInt64(index * 8) }
         for (suffix, expected) in [("", field), ("x", JSONField.unknown)] {
-          let longHead = name.utf8.count < 8 && !suffix.isEmpty
+          let longHead =
+            name.utf8.count < 8 && !suffix.isEmpty
             ? head | UInt64(0x78) << UInt64(name.utf8.count * 8) : head
           let found = Array((name + suffix).utf8).withUnsafeBufferPointer { JSONField(head: longHead, bytes: $0) }
           // `message` + `s` and the like are other names; `x` makes none.

@@ -275,6 +275,9 @@ public nonisolated enum LabIgnoredReason: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// Lost to an overflow of the page-request queue without an answer.
   case droppedByOverflow // = 4
+
+  /// A page request whose group index still waits for its response.
+  case groupIndexInUse // = 5
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -288,6 +291,7 @@ public nonisolated enum LabIgnoredReason: SwiftProtobuf.Enum, Swift.CaseIterable
     case 2: self = .excessPageRequest
     case 3: self = .pageRequestWhileDisabled
     case 4: self = .droppedByOverflow
+    case 5: self = .groupIndexInUse
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -299,6 +303,7 @@ public nonisolated enum LabIgnoredReason: SwiftProtobuf.Enum, Swift.CaseIterable
     case .excessPageRequest: return 2
     case .pageRequestWhileDisabled: return 3
     case .droppedByOverflow: return 4
+    case .groupIndexInUse: return 5
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -310,6 +315,7 @@ public nonisolated enum LabIgnoredReason: SwiftProtobuf.Enum, Swift.CaseIterable
     .excessPageRequest,
     .pageRequestWhileDisabled,
     .droppedByOverflow,
+    .groupIndexInUse,
   ]
 
 }
@@ -323,7 +329,7 @@ public nonisolated struct LabTranslationRequest: Sendable {
   /// Chosen by the device, echoed in the answer; at most 2147483647.
   public var tag: UInt32 = 0
 
-  /// 20 bits; 0 is the function'"'"'s own traffic.
+  /// 20 bits; 0 is the function's own traffic.
   public var pasid: UInt32 = 0
 
   /// Hex IOVA, 4 KiB-aligned.
@@ -525,13 +531,13 @@ public nonisolated struct LabTranslation: Sendable {
   /// Of the request.
   public var pasid: UInt32 = 0
 
-  /// Hex IOVA of the request'"'"'s page.
+  /// Hex IOVA of the request's page.
   public var address: String = String()
 
   /// Hex physical address of the first byte of the translated block; absent without a right.
   public var physicalAddress: String = String()
 
-  /// log2 of the block'"'"'s byte count: 12, 21 or 30.
+  /// log2 of the block's byte count: 12, 21 or 30.
   public var sizeLog2: UInt32 = 0
 
   /// The device may read.
@@ -540,7 +546,7 @@ public nonisolated struct LabTranslation: Sendable {
   /// The device may write.
   public var write: Bool = false
 
-  /// Place among the device'"'"'s translations and invalidations.
+  /// Place among the device's translations and invalidations.
   public var order: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -563,7 +569,7 @@ public nonisolated struct LabPageResponse: Sendable {
   /// How it was answered.
   public var code: LabPageResponseCode = .unspecified
 
-  /// Machine time from the arrival of the group'"'"'s last member, nanoseconds.
+  /// Machine time from the arrival of the group's last member, nanoseconds.
   public var serviceNanoseconds: UInt64 = 0
 
   /// Page requests in the group.
@@ -586,13 +592,13 @@ public nonisolated struct LabInvalidation: Sendable {
   /// 20 bits.
   public var pasid: UInt32 = 0
 
-  /// Hex IOVA of the block'"'"'s first byte.
+  /// Hex IOVA of the block's first byte.
   public var address: String = String()
 
-  /// log2 of the block'"'"'s byte count, 12 to 47.
+  /// log2 of the block's byte count, 12 to 47.
   public var sizeLog2: UInt32 = 0
 
-  /// Place among the device'"'"'s translations and invalidations.
+  /// Place among the device's translations and invalidations.
   public var order: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -640,7 +646,7 @@ public nonisolated struct LabDeviceChange: Sendable {
   public init() {}
 }
 
-/// A message that broke the device'"'"'s contract was counted and dropped.
+/// A message that broke the device's contract was counted and dropped.
 public nonisolated struct LabIgnoredMessage: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -654,7 +660,7 @@ public nonisolated struct LabIgnoredMessage: Sendable {
   public init() {}
 }
 
-/// A message on an `Attach` stream that was a caller'"'"'s error: it changed nothing, and the stream goes on.
+/// A message on an `Attach` stream that was a caller's error: it changed nothing, and the stream goes on.
 public nonisolated struct LabRefusedMessage: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -816,7 +822,7 @@ nonisolated extension LabDeviceState: SwiftProtobuf._ProtoNameProviding {
 }
 
 nonisolated extension LabIgnoredReason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0IGNORED_REASON_UNSPECIFIED\0\u{1}IGNORED_REASON_UNEXPECTED_COMPLETION\0\u{1}IGNORED_REASON_EXCESS_PAGE_REQUEST\0\u{1}IGNORED_REASON_PAGE_REQUEST_WHILE_DISABLED\0\u{1}IGNORED_REASON_DROPPED_BY_OVERFLOW\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0IGNORED_REASON_UNSPECIFIED\0\u{1}IGNORED_REASON_UNEXPECTED_COMPLETION\0\u{1}IGNORED_REASON_EXCESS_PAGE_REQUEST\0\u{1}IGNORED_REASON_PAGE_REQUEST_WHILE_DISABLED\0\u{1}IGNORED_REASON_DROPPED_BY_OVERFLOW\0\u{1}IGNORED_REASON_GROUP_INDEX_IN_USE\0")
 }
 
 nonisolated extension LabTranslationRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

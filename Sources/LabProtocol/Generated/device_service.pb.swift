@@ -37,7 +37,7 @@ public nonisolated struct LabRegisterDeviceRequest: Sendable {
   /// Its id.
   public var machine: String = String()
 
-  /// Requester id, bus:device.function in 16 bits; unique among the machine'"'"'s devices.
+  /// Requester id, bus:device.function in 16 bits; unique among the machine's devices.
   public var rid: UInt32 = 0
 
   /// The device has a translation cache and asks for translations. Default true.
@@ -70,7 +70,7 @@ public nonisolated struct LabRegisterDeviceRequest: Sendable {
   /// Clears the value of `pasid`. Subsequent reads from it will return its default value.
   public mutating func clearPasid() {self._pasid = nil}
 
-  /// Outstanding page requests that it enabled. Default 32; at most the machine'"'"'s page-request queue.
+  /// Outstanding page requests that it enabled. Default 32; at most the machine's page-request queue.
   public var priAllocation: UInt32 {
     get {_priAllocation ?? 0}
     set {_priAllocation = newValue}
@@ -90,7 +90,7 @@ public nonisolated struct LabRegisterDeviceRequest: Sendable {
   /// Clears the value of `retryLimit`. Subsequent reads from it will return its default value.
   public mutating func clearRetryLimit() {self._retryLimit = nil}
 
-  /// How long it stays without a stream and without a call; milliseconds of the service'"'"'s clock. Default 300,000; at
+  /// How long it stays without a stream and without a call; milliseconds of the service's clock. Default 300,000; at
   /// most 86,400,000. It ends with the first stream: from then on the stream is its presence.
   public var leaseMilliseconds: UInt32 {
     get {_leaseMilliseconds ?? 0}
@@ -161,7 +161,7 @@ public nonisolated struct LabRemoveDeviceResponse: Sendable {
   public init() {}
 }
 
-/// SVA: the PASID shares an address space'"'"'s page table, under a strategy.
+/// SVA: the PASID shares an address space's page table, under a strategy.
 public nonisolated struct LabSvaBinding: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -514,7 +514,8 @@ public nonisolated struct LabCompleteInvalidationsResponse: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Set when an ITag was idle: late, duplicate or forged. Such a completion changes nothing.
+  /// Set when an ITag was found idle at once: late, duplicate or forged. Such a completion changes nothing. A completion
+  /// that waits for DMAs to land is judged later, and then the device's stream hears of it.
   public var ignored: [LabIgnoredMessage] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -565,7 +566,8 @@ public nonisolated struct LabGiveUpResponse: Sendable {
   public init() {}
 }
 
-/// Opens the device'"'"'s event stream. A device has at most one stream, `Attach` or `Watch`.
+/// Opens the device's event stream. A device has at most one stream, `Attach` or `Watch`. Before the first one its newest
+/// 1,024 events are kept.
 public nonisolated struct LabDeviceServiceWatchRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for

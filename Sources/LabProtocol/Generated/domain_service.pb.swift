@@ -110,7 +110,7 @@ public nonisolated struct LabCreateDomainResponse: Sendable {
   public init() {}
 }
 
-/// Asks for a domain'"'"'s end.
+/// Asks for a domain's end.
 public nonisolated struct LabDestroyDomainRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for

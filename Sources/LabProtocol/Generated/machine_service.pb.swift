@@ -179,7 +179,7 @@ public nonisolated struct LabGetMachineResponse: Sendable {
   fileprivate var _machine: LabMachine? = nil
 }
 
-/// Asks for the caller'"'"'s machines.
+/// Asks for the caller's machines.
 public nonisolated struct LabListMachinesRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -253,7 +253,7 @@ public nonisolated struct LabAdvanceRequest: Sendable {
   /// Its id.
   public var machine: String = String()
 
-  /// Machine time to advance to; turns due at that very time are performed. Not before the machine'"'"'s time.
+  /// Machine time to advance to; turns due at that very time are performed. Not before the machine's time.
   public var untilNanoseconds: UInt64 {
     get {_untilNanoseconds ?? 0}
     set {_untilNanoseconds = newValue}
@@ -379,7 +379,7 @@ public nonisolated struct LabListVerdictsResponse: Sendable {
   /// Oldest first.
   public var verdicts: [LabVerdict] = []
 
-  /// More verdicts follow after the last one'"'"'s `seq`.
+  /// More verdicts follow after the last one's `seq`.
   public var more: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()

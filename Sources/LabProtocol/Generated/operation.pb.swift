@@ -136,6 +136,9 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
 
   /// The address space, domain or device went away first.
   case objectGone // = 4
+
+  /// EEXIST or ENOMEM: an operation that was accepted earlier had changed the areas by the time the lock was held.
+  case areasChanged // = 5
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -149,6 +152,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case 2: self = .accessDenied
     case 3: self = .outOfMemory
     case 4: self = .objectGone
+    case 5: self = .areasChanged
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -160,6 +164,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case .accessDenied: return 2
     case .outOfMemory: return 3
     case .objectGone: return 4
+    case .areasChanged: return 5
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -171,6 +176,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     .accessDenied,
     .outOfMemory,
     .objectGone,
+    .areasChanged,
   ]
 
 }
@@ -216,7 +222,7 @@ nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0\u{1}OPERATION_STATUS_AREAS_CHANGED\0")
 }
 
 nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

@@ -25,14 +25,14 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
-/// Who moves a machine'"'"'s clock.
+/// Who moves a machine's clock.
 public nonisolated enum LabPacing: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
 
   /// WALL.
   case unspecified // = 0
 
-  /// Machine time follows the service'"'"'s monotonic clock.
+  /// Machine time follows the service's monotonic clock.
   case wall // = 1
 
   /// Machine time moves only by `Advance`.
@@ -77,13 +77,13 @@ public nonisolated enum LabRecycleOrder: SwiftProtobuf.Enum, Swift.CaseIterable 
   /// LAST_IN_FIRST_OUT.
   case unspecified // = 0
 
-  /// The frame freed last, as Linux'"'"'s per-CPU lists do.
+  /// The frame freed last, as Linux's per-CPU lists do.
   case lastInFirstOut // = 1
 
   /// The frame freed first.
   case firstInFirstOut // = 2
 
-  /// Any free frame, by the machine'"'"'s seed.
+  /// Any free frame, by the machine's seed.
   case random // = 3
   case UNRECOGNIZED(Int)
 
@@ -217,7 +217,7 @@ public nonisolated enum LabCostPreset: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
-/// One machine'"'"'s settings.
+/// One machine's settings.
 public nonisolated struct LabMachineSettings: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -269,7 +269,7 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
   /// Clears the value of `gatherBatchPages`. Subsequent reads from it will return its default value.
   public mutating func clearGatherBatchPages() {_uniqueStorage()._gatherBatchPages = nil}
 
-  /// Machine time between the completion of the start hook'"'"'s flush and the first entry, added to every operation;
+  /// Machine time between the completion of the start hook's flush and the first entry, added to every operation;
   /// nanoseconds, undilated. Default 0.
   public var holdNanoseconds: UInt64 {
     get {_storage._holdNanoseconds ?? 0}
@@ -442,7 +442,7 @@ public nonisolated struct LabCostModel: Sendable {
   /// Clears the value of `iotlbFlush`. Subsequent reads from it will return its default value.
   public mutating func clearIotlbFlush() {self._iotlbFlush = nil}
 
-  /// The fault handler'"'"'s service of one page-request group.
+  /// The fault handler's service of one page-request group.
   public var faultService: LabDistribution {
     get {_faultService ?? LabDistribution()}
     set {_faultService = newValue}
@@ -452,7 +452,7 @@ public nonisolated struct LabCostModel: Sendable {
   /// Clears the value of `faultService`. Subsequent reads from it will return its default value.
   public mutating func clearFaultService() {self._faultService = nil}
 
-  /// From the first entry of an empty page-request queue to the driver'"'"'s interrupt thread.
+  /// From the first entry of an empty page-request queue to the driver's interrupt thread.
   public var interrupt: LabDistribution {
     get {_interrupt ?? LabDistribution()}
     set {_interrupt = newValue}
@@ -472,6 +472,16 @@ public nonisolated struct LabCostModel: Sendable {
   /// Clears the value of `dmaLanding`. Subsequent reads from it will return its default value.
   public mutating func clearDmaLanding() {self._dmaLanding = nil}
 
+  /// A CPU's minor fault.
+  public var cpuFault: LabDistribution {
+    get {_cpuFault ?? LabDistribution()}
+    set {_cpuFault = newValue}
+  }
+  /// Returns true if `cpuFault` has been explicitly set.
+  public var hasCpuFault: Bool {self._cpuFault != nil}
+  /// Clears the value of `cpuFault`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuFault() {self._cpuFault = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -486,6 +496,7 @@ public nonisolated struct LabCostModel: Sendable {
   fileprivate var _faultService: LabDistribution? = nil
   fileprivate var _interrupt: LabDistribution? = nil
   fileprivate var _dmaLanding: LabDistribution? = nil
+  fileprivate var _cpuFault: LabDistribution? = nil
 }
 
 /// A distribution in nanoseconds: one to three buckets, each uniform. A constant is one bucket with low = high.
@@ -522,7 +533,7 @@ public nonisolated struct LabDistributionBucket: Sendable {
   public init() {}
 }
 
-/// Entries of each cache of the IOMMU and of a CPU'"'"'s TLB; powers of two.
+/// Entries of each cache of the IOMMU and of a CPU's TLB; powers of two.
 public nonisolated struct LabCacheSizes: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -850,7 +861,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CostModel"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}preset\0\u{3}dilation_milli\0\u{1}start\0\u{1}end\0\u{1}entry\0\u{3}cpu_flush\0\u{3}frame_free\0\u{3}iotlb_flush\0\u{3}fault_service\0\u{1}interrupt\0\u{3}dma_landing\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}preset\0\u{3}dilation_milli\0\u{1}start\0\u{1}end\0\u{1}entry\0\u{3}cpu_flush\0\u{3}frame_free\0\u{3}iotlb_flush\0\u{3}fault_service\0\u{1}interrupt\0\u{3}dma_landing\0\u{3}cpu_fault\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -869,6 +880,7 @@ nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 9: try { try decoder.decodeSingularMessageField(value: &self._faultService) }()
       case 10: try { try decoder.decodeSingularMessageField(value: &self._interrupt) }()
       case 11: try { try decoder.decodeSingularMessageField(value: &self._dmaLanding) }()
+      case 12: try { try decoder.decodeSingularMessageField(value: &self._cpuFault) }()
       default: break
       }
     }
@@ -912,6 +924,9 @@ nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._Messag
     try { if let v = self._dmaLanding {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
     } }()
+    try { if let v = self._cpuFault {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -927,6 +942,7 @@ nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs._faultService != rhs._faultService {return false}
     if lhs._interrupt != rhs._interrupt {return false}
     if lhs._dmaLanding != rhs._dmaLanding {return false}
+    if lhs._cpuFault != rhs._cpuFault {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

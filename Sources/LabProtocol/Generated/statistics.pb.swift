@@ -25,7 +25,7 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
-/// What the machine'"'"'s turns added up to since it was created.
+/// What the machine's turns added up to since it was created.
 public nonisolated struct LabCounters: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -73,7 +73,7 @@ public nonisolated struct LabCounters: @unchecked Sendable {
     set {_uniqueStorage()._neededFaults = newValue}
   }
 
-  /// Faults on a page that the address space'"'"'s own table granted at the very time of the answer "not present".
+  /// Faults on a page that the address space's own table granted at the very time of the answer "not present".
   public var needlessFaults: UInt64 {
     get {_storage._needlessFaults}
     set {_uniqueStorage()._needlessFaults = newValue}
@@ -236,7 +236,7 @@ public nonisolated struct LabStatistics: Sendable {
   /// Verdicts by kind; kinds that did not occur are absent.
   public var verdicts: [LabVerdictCount] = []
 
-  /// Machine time from the arrival of a page-request group'"'"'s last member to its response.
+  /// Machine time from the arrival of a page-request group's last member to its response.
   public var pageRequestService: LabLatency {
     get {_pageRequestService ?? LabLatency()}
     set {_pageRequestService = newValue}

@@ -25,7 +25,7 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
-/// A letter of an operation'"'"'s step list.
+/// A letter of an operation's step list.
 public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
 
@@ -152,11 +152,14 @@ public nonisolated enum LabInvalidationEndKind: SwiftProtobuf.Enum, Swift.CaseIt
   /// The device completed it.
   case completed // = 1
 
-  /// The device was fenced after the time-out.
+  /// It timed out, and the device was fenced.
   case timedOut // = 2
 
   /// The device went away.
   case removed // = 3
+
+  /// The device was fenced because of another invalidation.
+  case fenced // = 4
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -169,6 +172,7 @@ public nonisolated enum LabInvalidationEndKind: SwiftProtobuf.Enum, Swift.CaseIt
     case 1: self = .completed
     case 2: self = .timedOut
     case 3: self = .removed
+    case 4: self = .fenced
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -179,6 +183,7 @@ public nonisolated enum LabInvalidationEndKind: SwiftProtobuf.Enum, Swift.CaseIt
     case .completed: return 1
     case .timedOut: return 2
     case .removed: return 3
+    case .fenced: return 4
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -189,6 +194,7 @@ public nonisolated enum LabInvalidationEndKind: SwiftProtobuf.Enum, Swift.CaseIt
     .completed,
     .timedOut,
     .removed,
+    .fenced,
   ]
 
 }
@@ -394,7 +400,8 @@ public nonisolated struct LabTraceServiceWatchRequest: Sendable {
   /// Its id.
   public var machine: String = String()
 
-  /// Resume after this event. Absent: only what happens from now on; 0: from the oldest event that is kept.
+  /// Resume after this event. Absent: only what happens from now on; 0: from the oldest event
+  /// that is kept.
   public var afterSeq: UInt64 {
     get {_afterSeq ?? 0}
     set {_afterSeq = newValue}
@@ -417,7 +424,7 @@ public nonisolated struct LabTraceServiceWatchResponse: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Epoch of the machine'"'"'s stream.
+  /// Epoch of the machine's stream.
   public var epoch: UInt32 = 0
 
   /// Number of the last event so far. The events of this response end with it and are numbered without gaps.
@@ -443,7 +450,7 @@ nonisolated extension LabStepLetter: SwiftProtobuf._ProtoNameProviding {
 }
 
 nonisolated extension LabInvalidationEndKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0INVALIDATION_END_KIND_UNSPECIFIED\0\u{1}INVALIDATION_END_KIND_COMPLETED\0\u{1}INVALIDATION_END_KIND_TIMED_OUT\0\u{1}INVALIDATION_END_KIND_REMOVED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0INVALIDATION_END_KIND_UNSPECIFIED\0\u{1}INVALIDATION_END_KIND_COMPLETED\0\u{1}INVALIDATION_END_KIND_TIMED_OUT\0\u{1}INVALIDATION_END_KIND_REMOVED\0\u{1}INVALIDATION_END_KIND_FENCED\0")
 }
 
 nonisolated extension LabOperationStep: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

@@ -32,7 +32,8 @@ public struct AttachBatch: Sendable {
 
   /// Reads the binary form.
   public mutating func read(binary bytes: UnsafeRawBufferPointer) throws(WireError) {
-    try read(instead: WireError(.malformed), { () throws in try LabAttachRequest(serializedBytes: BorrowedBytes(bytes)) })
+    try read(
+      instead: WireError(.malformed), { () throws in try LabAttachRequest(serializedBytes: BorrowedBytes(bytes)) })
   }
 
   @inline(__always)

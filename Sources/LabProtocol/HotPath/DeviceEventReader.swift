@@ -265,6 +265,7 @@ extension Wire.IgnoredReason: WireEnum {
     case .excessPageRequest: "EXCESS_PAGE_REQUEST"
     case .pageRequestWhileDisabled: "PAGE_REQUEST_WHILE_DISABLED"
     case .droppedByOverflow: "DROPPED_BY_OVERFLOW"
+    case .groupIndexInUse: "GROUP_INDEX_IN_USE"
     }
   }
 }

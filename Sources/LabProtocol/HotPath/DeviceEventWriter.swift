@@ -169,7 +169,9 @@ extension WireWriter {
 
   @inline(__always)
   private mutating func fields(_ invalidation: Wire.Invalidation) {
-    uint("\"itag\":", UInt32(invalidation.itag))
+    // Always there, for people who read it and complete by hand.
+    field("\"itag\":")
+    decimal(UInt64(invalidation.itag))
     uint("\"pasid\":", invalidation.pasid)
     hex("\"address\":", invalidation.address)
     uint("\"sizeLog2\":", UInt32(invalidation.sizeLog2))

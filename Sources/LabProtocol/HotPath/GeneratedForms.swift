@@ -161,3 +161,52 @@ extension Wire.DMAResult {
       value: try WireForm.hex(message.value, .value) ?? 0)
   }
 }
+
+// From the trivial values to generated messages, for traces and the binary codec.
+
+extension LabTranslation {
+  public init(_ translation: Wire.Translation) {
+    self.init()
+    tag = translation.tag
+    status = LabTranslationStatus(rawValue: Int(translation.status.rawValue))!
+    pasid = translation.pasid
+    address = Hex.string(translation.address)
+    if translation.physicalAddress != 0 { physicalAddress = Hex.string(translation.physicalAddress) }
+    sizeLog2 = UInt32(translation.sizeLog2)
+    read = translation.read
+    write = translation.write
+    order = translation.order
+  }
+}
+
+extension LabPageResponse {
+  public init(_ response: Wire.PageResponse) {
+    self.init()
+    pasid = response.pasid
+    groupIndex = response.groupIndex
+    code = LabPageResponseCode(rawValue: Int(response.code.rawValue))!
+    serviceNanoseconds = response.serviceNanoseconds
+    memberCount = response.memberCount
+  }
+}
+
+extension LabInvalidation {
+  public init(_ invalidation: Wire.Invalidation) {
+    self.init()
+    itag = UInt32(invalidation.itag)
+    pasid = invalidation.pasid
+    address = Hex.string(invalidation.address)
+    sizeLog2 = UInt32(invalidation.sizeLog2)
+    order = invalidation.order
+  }
+}
+
+extension LabDmaResult {
+  public init(_ result: Wire.DMAResult) {
+    self.init()
+    tag = result.tag
+    status = LabDmaStatus(rawValue: Int(result.status.rawValue))!
+    write = result.write
+    if result.value != 0 { value = Hex.string(result.value) }
+  }
+}

@@ -59,19 +59,27 @@ enum JSONField: UInt8, CaseIterable {
     case 0x65746972775f6f6e: self = Self.ends(bytes, "") ? .noWrite : .unknown
     case 0x676f6c5f657a6973: self = Self.ends(bytes, "2") ? .sizeLog2 : .unknown
     case 0x697461636f6c6c61: self = Self.ends(bytes, "on") ? .allocation : .unknown
-    case 0x6c61636973796870: self = Self.ends(bytes, "Address") ? .physicalAddress : Self.ends(bytes, "_address") ? .physicalAddress : .unknown
+    case 0x6c61636973796870:
+      self = Self.ends(bytes, "Address") ? .physicalAddress : Self.ends(bytes, "_address") ? .physicalAddress : .unknown
     case 0x6e616e5f656d6974: self = Self.ends(bytes, "oseconds") ? .timeNanoseconds : .unknown
     case 0x6e695f70756f7267: self = Self.ends(bytes, "dex") ? .groupIndex : .unknown
     case 0x6f437265626d656d: self = Self.ends(bytes, "unt") ? .memberCount : .unknown
     case 0x6f6e614e656d6974: self = Self.ends(bytes, "seconds") ? .timeNanoseconds : .unknown
-    case 0x7073655265676170: self = Self.ends(bytes, "onse") ? .pageResponse : Self.ends(bytes, "onses") ? .pageResponses : .unknown
+    case 0x7073655265676170:
+      self = Self.ends(bytes, "onse") ? .pageResponse : Self.ends(bytes, "onses") ? .pageResponses : .unknown
     case 0x7165537265746661: self = Self.ends(bytes, "") ? .afterSeq : .unknown
-    case 0x7165725f65676170: self = Self.ends(bytes, "uest") ? .pageRequest : Self.ends(bytes, "uests") ? .pageRequests : .unknown
+    case 0x7165725f65676170:
+      self = Self.ends(bytes, "uest") ? .pageRequest : Self.ends(bytes, "uests") ? .pageRequests : .unknown
     case 0x736567617373656d: self = Self.ends(bytes, "") ? .messages : .unknown
-    case 0x7365725f65676170: self = Self.ends(bytes, "ponse") ? .pageResponse : Self.ends(bytes, "ponses") ? .pageResponses : .unknown
-    case 0x74616c736e617274: self = Self.ends(bytes, "e") ? .translate : Self.ends(bytes, "ed") ? .translated : Self.ends(bytes, "ion") ? .translation : .unknown
+    case 0x7365725f65676170:
+      self = Self.ends(bytes, "ponse") ? .pageResponse : Self.ends(bytes, "ponses") ? .pageResponses : .unknown
+    case 0x74616c736e617274:
+      self =
+        Self.ends(bytes, "e")
+        ? .translate : Self.ends(bytes, "ed") ? .translated : Self.ends(bytes, "ion") ? .translation : .unknown
     case 0x7463655667617469: self = Self.ends(bytes, "or") ? .itagVector : .unknown
-    case 0x7571655265676170: self = Self.ends(bytes, "est") ? .pageRequest : Self.ends(bytes, "ests") ? .pageRequests : .unknown
+    case 0x7571655265676170:
+      self = Self.ends(bytes, "est") ? .pageRequest : Self.ends(bytes, "ests") ? .pageRequests : .unknown
     default: self = .unknown
     }
   }

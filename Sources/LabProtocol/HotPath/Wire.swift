@@ -179,7 +179,7 @@ public enum Wire {
 
   public enum IgnoredReason: UInt8, Sendable, CaseIterable {
     case unexpectedCompletion = 1
-    case excessPageRequest, pageRequestWhileDisabled, droppedByOverflow
+    case excessPageRequest, pageRequestWhileDisabled, droppedByOverflow, groupIndexInUse
   }
 
   /// One event for a device.

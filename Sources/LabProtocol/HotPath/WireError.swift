@@ -33,7 +33,7 @@ public struct WireError: Error, Equatable, Sendable {
   /// Which element of the message's list, from 0 on; -1: none.
   public var element: Int
 
-  init(_ problem: Problem, field: String = "", element: Int = -1) {
+  public init(_ problem: Problem, field: String = "", element: Int = -1) {
     self.problem = problem
     self.field = field
     self.element = element

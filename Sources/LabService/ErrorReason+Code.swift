@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+import IOMMUModel
+import LabProtocol
+import RPCServer
+
+extension ErrorReason {
+  /// The RPC code of every reason, in one place.
+  var code: RPCCode {
+    switch self {
+    case .malformedJSON, .unknownField, .missingField, .badValue, .decimalNumber, .badHex, .badSettings, .badRequestID,
+      .badPageToken, .unknownStrategy, .tagOutOfRange, .ridOutOfRange, .leaseOutOfRange, .valueOutOfRange,
+      .batchTooLarge,
+      .helloExpected, .helloRepeated, .emptyRange, .misaligned, .noRights, .pasidOutOfRange, .groupIndexOutOfRange,
+      .cpuOutOfRange, .allocationTooLarge, .timeInThePast:
+      .invalidArgument
+    case .rangeOutsideAddressSpace: .outOfRange
+    case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .machineDeleted:
+      .notFound
+    case .requestIDInUse, .overlapsArea, .overlapsMapping, .pasidTaken, .ridTaken, .priEnabled, .streamTaken:
+      .alreadyExists
+    case .notManual, .notRecording, .noAreaInRange, .splitsHugePage, .notMapped, .pasidNotAttached, .pasidUnsupported,
+      .atsDisabled, .priDisabled, .domainInUse, .wrongDomainKind, .addressSpaceExiting, .detachInProgress, .retriesLeft:
+      .failedPrecondition
+    case .limitReached, .outOfFrames, .tooManyWaitingCalls, .slowReader: .resourceExhausted
+    case .deviceRemoved: .aborted
+    case .logFull: .dataLoss
+    case .shuttingDown: .unavailable
+    }
+  }
+}
+
+extension Refusal {
+  /// The stable reason and the text of every refusal of the machine, in one place. The text says what, why and what to do.
+  private var told: (ErrorReason, String) {
+    switch reason {
+    case .unknownAddressSpace: (.unknownAddressSpace, "the machine has no address space of this id; it may have exited")
+    case .unknownDomain: (.unknownDomain, "the machine has no domain of this id; it may have been destroyed")
+    case .unknownDevice:
+      (.unknownDevice, "the machine has no device of this id; it may have been removed: register it anew")
+    case .emptyRange: (.emptyRange, "the range holds no page; give at least one page of 0x1000 bytes")
+    case .rangeOutsideAddressSpace:
+      (.rangeOutsideAddressSpace, "the range leaves the address space, which ends at \(Hex.string(figure))")
+    case .misaligned:
+      (.misaligned, figure == 0 ? "the number is not aligned" : "the number is not a multiple of \(Hex.string(figure))")
+    case .noRights: (.noRights, "no right is given that makes sense here; set read, or read and write")
+    case .overlapsArea: (.overlapsArea, "an area is already there; unmap it first or choose another address")
+    case .noAreaInRange: (.noAreaInRange, "no area, or none with these rights, covers the whole range; mmap it first")
+    case .splitsHugePage:
+      (.splitsHugePage, "the range ends inside a huge page; use multiples of \(Hex.string(figure))")
+    case .overlapsMapping: (.overlapsMapping, "a page is already mapped at \(Hex.string(figure)); unmap it first")
+    case .notMapped:
+      (.notMapped, "no page is mapped at \(Hex.string(figure)); unmap is strict, give mapped ranges only")
+    case .pasidOutOfRange: (.pasidOutOfRange, "a PASID has 20 bits; the greatest is \(figure)")
+    case .pasidTaken: (.pasidTaken, "the PASID is attached already; unbind it first")
+    case .pasidNotAttached: (.pasidNotAttached, "nothing is attached to the PASID; bind it first")
+    case .pasidUnsupported: (.pasidUnsupported, "the device has no PASID capability; only PASID 0 can be attached")
+    case .ridTaken: (.ridTaken, "another device has this requester id; choose another one")
+    case .atsDisabled: (.atsDisabled, "the device has no ATS capability; register it with ats")
+    case .priDisabled: (.priDisabled, "the device has no PRI capability; register it with pri")
+    case .priEnabled: (.priEnabled, "PRI is on already")
+    case .allocationTooLarge:
+      (.allocationTooLarge, "the allocation must be 1 to \(figure), the entries of the page-request queue")
+    case .groupIndexOutOfRange:
+      (.groupIndexOutOfRange, "a page-request group index has 9 bits; the greatest is \(figure)")
+    case .domainInUse: (.domainInUse, "a device is attached to the domain, or an unmap is running; end that first")
+    case .wrongDomainKind: (.wrongDomainKind, "only a PAGING domain can be mapped and unmapped")
+    case .addressSpaceExiting: (.addressSpaceExiting, "the address space is exiting and takes no further operation")
+    case .detachInProgress: (.detachInProgress, "the PASID is being detached already")
+    case .cpuOutOfRange: (.cpuOutOfRange, "the machine has \(figure) CPUs, numbered from 0")
+    case .retriesLeft:
+      (.retriesLeft, "a device gives up after \(figure) page requests for a page; this one has sent fewer")
+    case .outOfFrames: (.outOfFrames, "physical memory has too few free frames; give the machine a larger frame_count")
+    case .limitReached: (.limitReached, "the limit of \(figure) is reached; free some, or raise the machine's limits")
+    }
+  }
+
+  var errorReason: ErrorReason { told.0 }
+  var text: String { told.1 }
+
+  /// The fields, as the contract's JSON names them.
+  var fieldNames: [String] {
+    let names: [(Fields, String)] = [
+      (.addressSpace, "addressSpace"), (.domain, "domain"), (.device, "device"), (.address, "address"),
+      (.byteCount, "byteCount"), (.rights, "read"), (.rights, "write"), (.pasid, "pasid"), (.rid, "rid"),
+      (.allocation, "allocation"), (.groupIndex, "groupIndex"), (.pageSize, "pageSize"), (.cpu, "cpu"),
+      (.source, "source"),
+    ]
+    return names.filter { fields.contains($0.0) }.map(\.1)
+  }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+import IOMMUModel
+import LabProtocol
+import RPCServer
+
+/// A machine with its clock, its log, and what the service keeps about it. Belongs to one shard and its loop.
+final class MachineHost {
+  enum Pacing {
+    /// Machine time is the loop's clock since `origin`.
+    case wall(origin: UInt64)
+    /// Machine time moves by `Advance` alone.
+    case manual
+  }
+
+  let id: UInt128
+  /// The id's text.
+  let text: String
+  let tenant: Tenant
+  /// Place in the order of creation.
+  let order: UInt64
+  let pacing: Pacing
+  unowned let shard: Shard
+
+  var machine: Machine
+  /// What turns did and nobody was told yet; the counters add up over the machine's life.
+  var effects = Effects()
+  /// Effects that the trace has.
+  private var tracedCount = 0
+  /// Machine time of a MANUAL machine.
+  private(set) var clock: Nanoseconds = 0
+
+  var ports: [DevicePort?] = []
+  var touchedPorts: [DevicePort] = []
+  var operations: OperationBook
+  var verdicts: VerdictBook
+  var trace: TraceBook
+  var figures = MachineFigures()
+  var log: MachineLog?
+
+  var isTouched = false
+  /// When the loop will turn to the machine by itself; service's clock.
+  var scheduledWake = UInt64.max
+
+  init(
+    id: UInt128, order: UInt64, tenant: Tenant, settings: Settings, pacing: Pacing, records: Bool, shard: Shard
+  ) {
+    self.id = id
+    text = ObjectID.text(.machine, id)
+    self.order = order
+    self.tenant = tenant
+    self.pacing = pacing
+    self.shard = shard
+    machine = Machine(settings: settings)
+    operations = OperationBook(limit: shard.limits.finishedOperations)
+    verdicts = VerdictBook(limit: shard.limits.verdictsPerKind)
+    trace = TraceBook(limit: shard.limits.traceHistory)
+    if records { log = MachineLog(settings: settings, limit: shard.limits.logBytes) }
+  }
+
+  // MARK: - Time
+
+  /// Machine time at this time of the loop's clock.
+  @inline(__always)
+  func time(_ now: UInt64) -> Nanoseconds {
+    switch pacing {
+    case .wall(let origin): max(machine.time, now &- origin)
+    case .manual: clock
+    }
+  }
+
+  /// When the next turn of a WALL machine is due, in the loop's clock.
+  func nextWake() -> UInt64? {
+    guard case .wall(let origin) = pacing, let due = machine.nextDue() else { return nil }
+    return origin &+ due
+  }
+
+  // MARK: - Turns
+
+  /// Performs one command as one turn. Its effects wait for `dispatch`.
+  @inline(__always)
+  func perform(_ command: Command, _ now: UInt64) throws(CallError) -> Reply {
+    let count = effects.list.count
+    let reply: Reply
+    do throws(Refusal) {
+      reply = try machine.apply(command, at: time(now), into: &effects)
+    } catch {
+      effects.list.removeSubrange(count...)
+      throw .refusal(error)
+    }
+    if log != nil { log!.append(command, reply, at: machine.time) }
+    if trace.isKept { noteTrace() }
+    return reply
+  }
+
+  /// Performs due turns of a WALL machine, at most `limit`.
+  /// - Returns: whether more are due.
+  @inline(__always)
+  func runDue(_ now: UInt64, limit: Int) -> Bool {
+    guard case .wall = pacing else { return false }
+    let end = time(now)
+    var count = 0
+    while let due = machine.nextDue(), due <= end {
+      if count == limit { return true }
+      turn(at: due)
+      count += 1
+    }
+    return false
+  }
+
+  /// Performs turns of a MANUAL machine that are due until `end`, each at its due time, at most `limit`.
+  /// - Returns: turns performed.
+  func advance(until end: Nanoseconds?, limit: Int) -> Int {
+    var count = 0
+    while count < limit, let due = machine.nextDue(), due <= end ?? .max {
+      turn(at: due)
+      count += 1
+    }
+    let rest = machine.nextDue()
+    if let end, rest == nil || rest! > end { clock = end } else { clock = max(clock, machine.time) }
+    return count
+  }
+
+  private func turn(at due: Nanoseconds) {
+    guard let sequence = machine.applyNext(at: due, into: &effects) else { return }
+    if log != nil { log!.append(pending: sequence, at: machine.time) }
+    if trace.isKept { noteTrace() }
+    if effects.list.count >= 128 { dispatch() }
+  }
+
+  private func noteTrace() {
+    for index in tracedCount..<effects.list.count { trace.append(machine.time, effects.list[index]) }
+    tracedCount = effects.list.count
+  }
+
+  // MARK: - Effects
+
+  @inline(__always)
+  func port(_ id: DeviceID) -> DevicePort? {
+    guard id.slot < ports.count, let port = ports[id.slot], port.id == id, !port.isGone else { return nil }
+    return port
+  }
+
+  /// Tells everybody who must hear of it what the turns did.
+  func dispatch() {
+    for index in effects.list.indices {
+      switch effects.list[index] {
+      case .translation(let device, let answer): push(device, .translation(.init(answer)))
+      case .pageResponse(let device, let response):
+        figures.note(response)
+        if let port = port(device), let call = port.pagesCalls.removeValue(forKey: response.groupIndex) {
+          shard.answer(call, .init(response))
+        } else {
+          push(device, .pageResponse(.init(response)))
+        }
+      case .invalidation(let device, let invalidation): push(device, .invalidation(.init(invalidation)))
+      case .dma(let device, let answer):
+        if answer.tag > greatestDeviceTag, let call = port(device)?.dmaCalls.removeValue(forKey: answer.tag) {
+          shard.answer(call.caller, .init(answer, tag: call.tag))
+        } else if answer.tag <= greatestDeviceTag {
+          push(device, .dma(.init(answer, tag: answer.tag)))
+        }
+      case .invalidationEnded(_, let end): figures.note(end)
+      case .device(let device, let change):
+        push(device, .init(change))
+        if change == .removed, let port = port(device) {
+          port.isGone = true
+          for caller in port.abandonCalls() {
+            shard.fail(
+              caller, .service(.deviceRemoved, "the device was removed before the answer came", fields: ["device"]))
+          }
+        }
+      case .step: break
+      case .operation(let outcome):
+        if let running = operations.end(outcome), let caller = running.caller {
+          shard.answer(caller, outcome, isLoad: running.isLoad)
+        }
+      case .verdict(let verdict): verdicts.append(verdict)
+      }
+    }
+    effects.list.removeAll(keepingCapacity: true)
+    tracedCount = 0
+  }
+
+  @inline(__always)
+  func push(_ device: DeviceID, _ event: Wire.DeviceEvent) {
+    guard let port = port(device) else { return }
+    port.push(event, limit: shard.limits.eventsBeforeStream)
+    if !port.isTouched {
+      port.isTouched = true
+      touchedPorts.append(port)
+    }
+  }
+
+  // MARK: - Devices
+
+  func add(_ port: DevicePort) {
+    while ports.count <= port.id.slot { ports.append(nil) }
+    ports[port.id.slot] = port
+  }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+import IOMMUModel
+import LabProtocol
+import RPCServer
+import SwiftProtobuf
+
+// The unary traffic of `DeviceService`, for curl and the like; `Translate` is the hot one.
+extension Shard {
+  func deviceCall(_ payload: DeviceCall.Payload, _ caller: Caller, _ bytes: UnsafeRawBufferPointer) {
+    var caller = caller
+    do throws(CallError) {
+      do throws(WireError) {
+        if caller.codec == .json {
+          try deviceCall.read(payload, json: bytes)
+        } else {
+          try deviceCall.read(payload, binary: bytes)
+        }
+      } catch {
+        throw .wire(error)
+      }
+      let location = locate(deviceCall.machine)
+      if case .elsewhere(let index) = location {
+        forward(to: index, .request, caller.call, caller.method, caller.codec, bytes)
+        return
+      }
+      caller.machine = deviceCall.machine
+      caller.requestID = deviceCall.requestID
+      if isRepeat(caller) { return }
+      guard case .here(let host) = location else { throw .notFound(.machine) }
+      touch(host)
+      let port = try port(host, deviceCall.device)
+      switch payload {
+      case .translate: try translate(host, port, caller)
+      case .pageRequests: try requestPages(host, port, caller)
+      case .dma: try access(host, port, caller)
+      case .complete:
+        _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+        answer(caller, LabCompleteInvalidationsResponse.self, [], takeIgnored(host, port))
+      case .giveUp:
+        _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+        host.dispatch()
+        answer(caller, LabGiveUpResponse())
+      }
+    } catch {
+      fail(caller, error)
+    }
+  }
+
+  @inline(__always)
+  private func translate(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
+    host.dispatch()
+    _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+    // The answer is of this very turn; it stands last.
+    guard case .translation(_, let translation)? = host.effects.list.popLast() else {
+      preconditionFailure("a translation request is answered in its turn")
+    }
+    if !host.effects.list.isEmpty { host.dispatch() }
+    writer.clear()
+    writer.response(.init(translation))
+    answerWritten(caller, LabTranslateResponse.self)
+  }
+
+  private func access(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
+    guard case .dma(var access) = deviceCall.messages[0] else { return }
+    try checkWaiting(port)
+    let tag = access.tag
+    access.tag = 0
+    var request = try DMARequest(access)
+    guard tag <= greatestDeviceTag else { _ = try Command(deviceCall.messages[0], of: port.id); return }
+    // The service's own tags lie above the device's.
+    repeat { port.lastTag = max(port.lastTag &+ 1, greatestDeviceTag + 1) } while port.dmaCalls[port.lastTag] != nil
+    request.tag = port.lastTag
+    _ = try host.perform(.dma(port.id, request), now)
+    port.dmaCalls[request.tag] = (caller, tag)
+    host.dispatch()
+  }
+
+  /// A unary DMA has landed.
+  func answer(_ caller: Caller, _ result: Wire.DMAResult) {
+    writer.clear()
+    writer.response(result)
+    answerWritten(caller, LabDmaResponse.self)
+  }
+
+  private func requestPages(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
+    try checkWaiting(port)
+    host.dispatch()
+    // All members are checked before the first one changes anything.
+    var requests: [PageRequest] = []
+    for case .pageRequest(let member) in deviceCall.messages {
+      let request = try PageRequest(member)
+      guard request.pasid <= Page.maximumPASID else {
+        throw .refusal(Refusal(.pasidOutOfRange, .pasid, figure: UInt64(Page.maximumPASID)))
+      }
+      requests.append(request)
+    }
+    let call = PagesCall(caller)
+    for request in requests {
+      let count = call.ignored.count
+      _ = try host.perform(.pageRequest(port.id, request), now)
+      call.ignored += takeIgnored(host, port)
+      if request.last, !request.rights.isEmpty, call.ignored.count == count {
+        call.waitingFor += 1
+        port.pagesCalls[request.groupIndex] = call
+      }
+    }
+    if call.waitingFor == 0 { answer(caller, LabRequestPagesResponse.self, [], call.ignored) }
+    host.dispatch()
+  }
+
+  /// A group of a unary call was answered.
+  func answer(_ call: PagesCall, _ response: Wire.PageResponse) {
+    call.responses.append(response)
+    call.waitingFor -= 1
+    if call.waitingFor == 0 { answer(call.caller, LabRequestPagesResponse.self, call.responses, call.ignored) }
+  }
+
+  private func checkWaiting(_ port: DevicePort) throws(CallError) {
+    guard port.dmaCalls.count + port.pagesCalls.count < limits.waitingCallsPerDevice else {
+      throw .service(
+        .tooManyWaitingCalls, "\(limits.waitingCallsPerDevice) unary calls of the device wait already; use Attach",
+        fields: ["device"])
+    }
+  }
+
+  /// Takes what the machine ignored of a device just now out of the effects: the caller hears of it, not the stream.
+  private func takeIgnored(_ host: MachineHost, _ port: DevicePort) -> [Wire.IgnoredReason] {
+    var ignored: [Wire.IgnoredReason] = []
+    host.effects.list.removeAll { effect in
+      guard case .device(port.id, .ignored(let message)) = effect else { return false }
+      ignored.append(.init(message))
+      return true
+    }
+    return ignored
+  }
+
+  private func answer<M: Message>(
+    _ caller: Caller, _: M.Type, _ responses: [Wire.PageResponse], _ ignored: [Wire.IgnoredReason]
+  ) {
+    writer.clear()
+    writer.response(responses, ignored: ignored)
+    answerWritten(caller, M.self)
+  }
+
+  /// Answers with the writer's text.
+  @inline(__always)
+  private func answerWritten<M: Message>(_ caller: Caller, _: M.Type) {
+    if caller.codec == .json, caller.requestID.isEmpty {
+      desk.send(caller.call, writer.bytes)
+    } else {
+      answer(caller, written(M.self))
+    }
+  }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+import LabProtocol
+import RPCServer
+import SwiftProtobuf
+
+// From events to methods.
+extension Shard {
+  func take(
+    _ kind: ForwardBatch.Kind, _ call: CallID, _ method: LabMethod, _ codec: RPCCodec, end: RPCEnd = .none,
+    _ bytes: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
+  ) {
+    switch kind {
+    case .request:
+      request(Caller(call: call, method: method, codec: codec), bytes)
+    case .message:
+      if let index = routes[call] {
+        forward(to: index, .message, call, method, codec, bytes)
+      } else {
+        attach(call, codec, bytes)
+      }
+    case .halfClosed:
+      if let index = routes[call] { forward(to: index, .halfClosed, call, method, codec) } else { leave(call) }
+    case .ended:
+      if let index = routes.removeValue(forKey: call) {
+        forward(to: index, .ended, call, method, codec, end: end)
+      } else {
+        lost(call, end)
+      }
+    }
+  }
+
+  private func request(_ caller: Caller, _ bytes: UnsafeRawBufferPointer) {
+    switch caller.method {
+    case .translate: deviceCall(.translate, caller, bytes)
+    case .requestPages: deviceCall(.pageRequests, caller, bytes)
+    case .dma: deviceCall(.dma, caller, bytes)
+    case .completeInvalidations: deviceCall(.complete, caller, bytes)
+    case .giveUp: deviceCall(.giveUp, caller, bytes)
+
+    case .createMachine: createMachine(caller, bytes)
+    case .listMachines: listMachines(caller, bytes)
+    case .getMachine: on(LabGetMachineRequest.self, caller, bytes, getMachine)
+    case .deleteMachine: on(LabDeleteMachineRequest.self, caller, bytes, deleteMachine)
+    case .advance: on(LabAdvanceRequest.self, caller, bytes, advance)
+    case .getStatistics: on(LabGetStatisticsRequest.self, caller, bytes, getStatistics)
+    case .listVerdicts: on(LabListVerdictsRequest.self, caller, bytes, listVerdicts)
+    case .getLog: on(LabGetLogRequest.self, caller, bytes, getLog)
+    case .getStateHash: on(LabGetStateHashRequest.self, caller, bytes, getStateHash)
+
+    case .createAddressSpace: on(LabCreateAddressSpaceRequest.self, caller, bytes, createAddressSpace)
+    case .mmap: on(LabMmapRequest.self, caller, bytes, mmap)
+    case .munmap: on(LabMunmapRequest.self, caller, bytes, munmap)
+    case .mprotect: on(LabMprotectRequest.self, caller, bytes, mprotect)
+    case .madviseDontNeed: on(LabMadviseDontNeedRequest.self, caller, bytes, madviseDontNeed)
+    case .fork: on(LabForkRequest.self, caller, bytes, fork)
+    case .exit: on(LabExitRequest.self, caller, bytes, exit)
+    case .load: on(LabLoadRequest.self, caller, bytes, load)
+    case .store: on(LabStoreRequest.self, caller, bytes, store)
+    case .touch: on(LabTouchRequest.self, caller, bytes, touch)
+    case .getOperation: on(LabGetOperationRequest.self, caller, bytes, getOperation)
+
+    case .createDomain: on(LabCreateDomainRequest.self, caller, bytes, createDomain)
+    case .destroyDomain: on(LabDestroyDomainRequest.self, caller, bytes, destroyDomain)
+    case .map: on(LabMapRequest.self, caller, bytes, map)
+    case .unmap: on(LabUnmapRequest.self, caller, bytes, unmap)
+
+    case .registerDevice: on(LabRegisterDeviceRequest.self, caller, bytes, registerDevice)
+    case .removeDevice: on(LabRemoveDeviceRequest.self, caller, bytes, removeDevice)
+    case .bindPasid: on(LabBindPasidRequest.self, caller, bytes, bindPasid)
+    case .unbindPasid: on(LabUnbindPasidRequest.self, caller, bytes, unbindPasid)
+    case .enablePri: on(LabEnablePriRequest.self, caller, bytes, enablePri)
+    case .watchDevice: on(LabDeviceServiceWatchRequest.self, caller, bytes, watchDevice)
+    case .watchTrace: on(LabTraceServiceWatchRequest.self, caller, bytes, watchTrace)
+
+    // A bidirectional call has no whole request.
+    case .attach: break
+    }
+  }
+
+  /// Reads a message in the caller's codec.
+  func decode<M: Message>(_: M.Type, _ codec: RPCCodec, _ bytes: UnsafeRawBufferPointer) throws(CallError) -> M {
+    do throws(WireError) {
+      return codec == .json ? try LabCodec.decode(M.self, json: bytes) : try LabCodec.decode(M.self, binary: bytes)
+    } catch {
+      throw .wire(error)
+    }
+  }
+
+  /// Checks a `request_id`.
+  func checked(requestID: String) throws(CallError) -> String {
+    guard DeviceCall.isValid(requestID: requestID.utf8) else {
+      throw .wire(WireError(.badRequestID, field: "requestId"))
+    }
+    return requestID
+  }
+
+  /// Runs a method on the machine that its request names, here or on the machine's loop. `body` answers nil when the
+  /// answer comes later.
+  private func on<R: MachineRequest>(
+    _: R.Type, _ caller: Caller, _ bytes: UnsafeRawBufferPointer,
+    _ body: (MachineHost, R, Caller) throws(CallError) -> (any Message)?
+  ) {
+    var caller = caller
+    do throws(CallError) {
+      let request = try decode(R.self, caller.codec, bytes)
+      guard !request.machine.isEmpty else { throw .wire(WireError(.missing, field: "machine")) }
+      let requestID = try checked(requestID: request.repeatID)
+      let machine = ObjectID.value(.machine, request.machine)
+      let location = locate(machine)
+      if case .elsewhere(let index) = location {
+        forward(to: index, .request, caller.call, caller.method, caller.codec, bytes)
+        if caller.method.descriptor.kind == .serverStream { routes[caller.call] = index }
+        return
+      }
+      caller.machine = machine
+      caller.requestID = requestID
+      if isRepeat(caller) { return }
+      guard case .here(let host) = location else { throw .notFound(.machine) }
+      touch(host)
+      if let answer = try body(host, request, caller) { self.answer(caller, answer) }
+    } catch {
+      fail(caller, error)
+      if caller.call.loopIndex != loop.index, caller.method.descriptor.kind == .serverStream {
+        dropRoute(caller.call)
+      }
+    }
+  }
+}
+
+/// A request that names a machine. `repeatID`: its `request_id`; empty where the method changes nothing.
+protocol MachineRequest: Message {
+  var machine: String { get }
+  var repeatID: String { get }
+}
+
+protocol MutationRequest: MachineRequest {
+  var requestID: String { get }
+}
+
+extension MachineRequest {
+  var repeatID: String { "" }
+}
+extension MutationRequest {
+  var repeatID: String { requestID }
+}
+
+extension LabGetMachineRequest: MachineRequest {}
+extension LabDeleteMachineRequest: MutationRequest {}
+extension LabAdvanceRequest: MutationRequest {}
+extension LabGetStatisticsRequest: MachineRequest {}
+extension LabListVerdictsRequest: MachineRequest {}
+extension LabGetLogRequest: MachineRequest {}
+extension LabGetStateHashRequest: MachineRequest {}
+extension LabCreateAddressSpaceRequest: MutationRequest {}
+extension LabMmapRequest: MutationRequest {}
+extension LabMunmapRequest: MutationRequest {}
+extension LabMprotectRequest: MutationRequest {}
+extension LabMadviseDontNeedRequest: MutationRequest {}
+extension LabForkRequest: MutationRequest {}
+extension LabExitRequest: MutationRequest {}
+extension LabLoadRequest: MutationRequest {}
+extension LabStoreRequest: MutationRequest {}
+extension LabTouchRequest: MutationRequest {}
+extension LabGetOperationRequest: MachineRequest {}
+extension LabCreateDomainRequest: MutationRequest {}
+extension LabDestroyDomainRequest: MutationRequest {}
+extension LabMapRequest: MutationRequest {}
+extension LabUnmapRequest: MutationRequest {}
+extension LabRegisterDeviceRequest: MutationRequest {}
+extension LabRemoveDeviceRequest: MutationRequest {}
+extension LabBindPasidRequest: MutationRequest {}
+extension LabUnbindPasidRequest: MutationRequest {}
+extension LabEnablePriRequest: MutationRequest {}
+extension LabDeviceServiceWatchRequest: MachineRequest {}
+extension LabTraceServiceWatchRequest: MachineRequest {}

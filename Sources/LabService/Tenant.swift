@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The owner of machines; nothing crosses tenants. Until tokens name others, every call is of the default tenant.
+struct Tenant: Hashable, Sendable {
+  let name: String
+  static let `default` = Tenant(name: "default")
+}
