@@ -6,7 +6,10 @@ struct IOMMULab: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "iommulab",
     abstract: "Simulated machines with an IOMMU, as a network service.",
-    subcommands: [Serve.self, StormCommand.self, DeviceCommand.self, MutatorCommand.self, Simulate.self])
+    subcommands: [
+      Serve.self, StormCommand.self, DeviceCommand.self, MutatorCommand.self, Simulate.self,
+      ReplayCommand.self,
+    ])
 
   /// As the library's own, but wrong usage ends with 2, as the documented exit codes say.
   static func main() {

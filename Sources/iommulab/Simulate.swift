@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
+import Foundation
 import IOMMUModel
 import IOMMUSimulation
 
@@ -16,11 +17,23 @@ struct SimulateStorm: ParsableCommand {
   @Option(help: "Everything random follows from it.") var seed: UInt64 = 1
   @Option(help: "Accesses of each device.") var accesses: UInt64 = 2000
   @Option(help: "Devices for each of the two address spaces.") var devices = 4
+  @Option(help: "Strategies, separated by commas; all by default.") var strategies: String?
+  @Option(help: ArgumentHelp("Write the log of the last strategy's machine into this file.", valueName: "file"))
+  var record: String?
   @Option(help: "Undilated machine time between S and the first entry, in nanoseconds.") var hold: UInt64 = 100_000
 
   func run() throws {
     print("seed \(seed), \(2 * devices) devices, \(accesses) accesses each, hold \(hold) ns")
-    for (name, strategy) in Strategy.named where name != "none" {
+    let chosen = try strategies.map { list in
+      try list.split(separator: ",").map { name in
+        guard let strategy = Strategy.named(String(name)) else {
+          throw ValidationError(
+            "--strategies: '\(name)' is none of \(Strategy.named.map(\.name).joined(separator: ", "))")
+        }
+        return (name: String(name), strategy: strategy)
+      }
+    }
+    for (name, strategy) in chosen ?? Strategy.named.filter({ $0.name != "none" }) {
       var plan = StormPlan()
       plan.seed = seed
       plan.strategy = strategy
@@ -28,7 +41,12 @@ struct SimulateStorm: ParsableCommand {
       plan.devicesPerSpace = devices
       plan.settings.hold = hold
       var storm = SimulatedStorm(plan)
-      guard storm.run() else { throw CleanExit.message("\(name): somebody waits for ever (seed \(seed))") }
+      guard storm.run() else {
+        throw RuntimeError("\(name): somebody waits for ever (seed \(seed))")
+      }
+      if let record, !FileManager.default.createFile(atPath: record, contents: Data(storm.log.take())) {
+        throw RuntimeError("'\(record)' cannot be written")
+      }
       var counts = [Int](repeating: 0, count: VerdictKind.allCases.count)
       for verdict in storm.verdicts { counts[Int(verdict.kind.rawValue)] += 1 }
       let verdicts = VerdictKind.allCases.filter { counts[Int($0.rawValue)] > 0 }
@@ -67,7 +85,7 @@ struct SimulateCommands: ParsableCommand {
       var replay = try Replay(commands.log.take())
       try replay.run()
       guard replay.machine.stateHash() == commands.machine.stateHash() else {
-        throw ValidationError("seed \(current): the replay ended in another state")
+        throw RuntimeError("seed \(current): the replay ended in another state")
       }
       accepted += commands.accepted
       refused += commands.refused
@@ -76,4 +94,10 @@ struct SimulateCommands: ParsableCommand {
     }
     print("seeds \(seed)…\(current - 1): \(performed) turns, \(accepted) commands accepted, \(refused) refused, every replay equal")
   }
+}
+
+/// Something that went wrong at run time: printed, exit code 1.
+struct RuntimeError: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
 }

@@ -123,7 +123,8 @@ public struct Explanation: Equatable, Sendable {
     return "\(nanoseconds) ns"
   }
 
-  static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
+  /// Lower case, without leading zeros, with 0x.
+  public static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 }
 
 extension Verdict {
