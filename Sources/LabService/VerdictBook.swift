@@ -2,7 +2,8 @@
 import DequeModule
 import IOMMUModel
 
-/// A machine's verdicts: all counted, the newest of each kind kept.
+/// A machine's verdicts: all counted; of each kind the first and the newest are kept, because the first is the one that
+/// people want explained.
 struct VerdictBook {
   struct Entry {
     var seq: UInt64
@@ -11,7 +12,8 @@ struct VerdictBook {
 
   private let limit: Int
   private(set) var count: [UInt64] = Array(repeating: 0, count: VerdictKind.allCases.count)
-  private var kept: [Deque<Entry>] = Array(repeating: [], count: VerdictKind.allCases.count)
+  private var first: [[Entry]] = Array(repeating: [], count: VerdictKind.allCases.count)
+  private var newest: [Deque<Entry>] = Array(repeating: [], count: VerdictKind.allCases.count)
   private var lastSeq: UInt64 = 0
 
   init(limit: Int) { self.limit = limit }
@@ -20,13 +22,17 @@ struct VerdictBook {
     lastSeq += 1
     let kind = Int(verdict.kind.rawValue)
     count[kind] += 1
-    if kept[kind].count == limit { kept[kind].removeFirst() }
-    kept[kind].append(Entry(seq: lastSeq, verdict: verdict))
+    let entry = Entry(seq: lastSeq, verdict: verdict)
+    if first[kind].count < limit / 2 { return first[kind].append(entry) }
+    if newest[kind].count == limit - limit / 2 { newest[kind].removeFirst() }
+    newest[kind].append(entry)
   }
 
   /// The kept verdicts of these kinds after `seq`, oldest first.
   func list(after seq: UInt64, kinds: [VerdictKind], limit: Int) -> (entries: [Entry], more: Bool) {
-    var found = kinds.flatMap { kept[Int($0.rawValue)].filter { $0.seq > seq } }
+    var found = kinds.flatMap { kind in
+      (first[Int(kind.rawValue)] + newest[Int(kind.rawValue)]).filter { $0.seq > seq }
+    }
     found.sort { $0.seq < $1.seq }
     return (Array(found.prefix(limit)), found.count > limit)
   }

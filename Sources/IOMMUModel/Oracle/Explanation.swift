@@ -37,6 +37,7 @@ public struct Explanation: Equatable, Sendable {
       add(verdict.dropped.at, "\(verdict.dropped.name): \(what)")
     }
     if verdict.freed.operation != .none && verdict.frameGeneration != verdict.grantGeneration {
+      // A frame remembers who ended its last life; the granted one may have ended earlier.
       add(verdict.freed.at, "\(verdict.freed.name): F, freed \(frame); life \(verdict.frameGeneration &- 1) ended")
     }
     add(verdict.at, "\(verdict.device.rawValue == 0 ? "a CPU" : device) \(verb) \(frame), now in life \(verdict.frameGeneration), through \(verdict.via.name): \(verdict.kind.name)")
@@ -56,6 +57,10 @@ public struct Explanation: Equatable, Sendable {
     case .staleDMA:
       let freed = verdict.freed.operation != .none && verdict.frameGeneration != verdict.grantGeneration
       let flush = verdict.dropped.operation == .none ? "" : Self.missingFlush(verdict)
+      if freed && verdict.livesSince > 1 {
+        let dropped = verdict.dropped.operation == .none ? "an operation long ago" : verdict.dropped.name
+        return "\(device) \(verb) \(frame) under a grant that \(dropped) had dropped; the frame has been freed \(verdict.livesSince) times since the grant\(flush)."
+      }
       if freed {
         return "\(device) \(verb) \(frame) \(span(verdict.at - verdict.freed.at)) after \(verdict.freed.name) had freed it\(flush)."
       }
@@ -128,6 +133,9 @@ public struct Explanation: Equatable, Sendable {
 }
 
 extension Verdict {
+  /// Lives of the frame that ended between the grant and the access.
+  fileprivate var livesSince: UInt32 { frameGeneration &- grantGeneration }
+
   /// The operations that had a part in it, each once.
   fileprivate var marks: [OperationMark] {
     var marks = dropped.operation == .none ? [] : [dropped]
