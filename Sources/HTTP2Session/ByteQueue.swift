@@ -15,7 +15,7 @@ struct ByteQueue {
   /// Room for `count` more bytes at the end; `commit` makes them part of the queue. The pointer is valid until the next call.
   mutating func reserve(_ count: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) -> UnsafeMutableRawPointer {
     let capacity = base.map { HTTP2Memory.capacity(of: $0) } ?? 0
-    if tail + count > capacity { makeRoom(count, capacity, memory) }
+    if base == nil || tail + count > capacity { makeRoom(count, capacity, memory) }
     return base! + tail
   }
 
@@ -35,8 +35,8 @@ struct ByteQueue {
 
   private mutating func makeRoom(_ count: Int, _ capacity: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) {
     let used = tail - head
-    if used + count <= capacity, head >= capacity / 2 {
-      memmove(base!, base! + head, used)
+    if let base, used + count <= capacity, head >= capacity / 2 {
+      memmove(base, base + head, used)
     } else {
       let wanted = max(used + count, max(256, capacity * 2))
       guard let grown = memory.pointee.allocate(wanted) else { fatalError("out of memory: \(wanted) bytes") }
