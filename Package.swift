@@ -86,7 +86,12 @@ let package = Package(
     .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session"]),
     .testTarget(name: "RPCServerTests", dependencies: ["RPCServer", "RPCClient"]),
     .testTarget(
-      name: "LabServiceTests", dependencies: ["IOMMUModel", "LabProtocol", "LabService", "RPCClient", "RPCServer"]),
+      name: "LabServiceTests",
+      dependencies: [
+        "IOMMUModel", "LabProtocol", "LabService", "RPCClient", "RPCServer",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ]),
     .testTarget(name: "StormKitTests", dependencies: ["StormKit"]),
   ],
   swiftLanguageModes: [.v6]

@@ -39,11 +39,14 @@ public final class LabServer: Sendable {
   /// Ends gracefully: not ready, no new connections, GOAWAY in two steps; streams are ended after the notice, and calls
   /// that wait get at most `grace`.
   public func shutdown(grace: Duration) async {
-    async let stopped: Void = server.shutdown(grace: grace)
-    // Clients get a moment to see the notice before their streams end.
-    try? await Task.sleep(for: min(.milliseconds(200), grace))
-    for shard in shards { shard.loop.post(StreamsEnd(target: shard)) }
-    await stopped
+    let shards = shards
+    let streams = Task {
+      // Clients get a moment to see the notice before their streams end.
+      try await Task.sleep(for: min(.milliseconds(200), grace))
+      for shard in shards where !Task.isCancelled { shard.loop.post(StreamsEnd(target: shard)) }
+    }
+    await server.shutdown(grace: grace)
+    streams.cancel()
   }
 }
 

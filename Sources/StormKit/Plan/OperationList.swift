@@ -23,13 +23,13 @@ public struct MutatorStep: Codable, Equatable, Sendable {
 /// How many steps of each kind a mutator does to one address space, and how large they are.
 public struct OperationMix: Codable, Equatable, Sendable {
   /// Ranges below the gather batch.
-  public var smallDontNeeds = 480
-  public var smallPages: ClosedRange<UInt64> = 1...8
+  public var smallDontNeeds = 420
+  public var smallPages: ClosedRange<UInt64> = 1...6
   /// Ranges of several gather batches.
-  public var largeDontNeeds = 32
+  public var largeDontNeeds = 24
   public var largeRemaps = 8
   public var largePages: ClosedRange<UInt64> = 32...64
-  public var forks = 8
+  public var forks = 6
   public var forkPages: UInt64 = 4
   public var recycles = 24
   public var recyclePages: UInt64 = 16

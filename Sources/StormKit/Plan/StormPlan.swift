@@ -12,7 +12,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var devicesPerProcess = 8
   public var mutators = 2
   /// Accesses of all devices together, per strategy; rounded up to a whole number for each device.
-  public var accesses: UInt64 = 262_144
+  public var accesses: UInt64 = 102_400
   public var pattern = AccessPattern.random.rawValue
   public var writePermille: UInt32 = 500
   public var arrivals = DeviceSpec.Arrivals.Kind.closed
@@ -36,7 +36,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var misbehaviour: String?
 
   /// Machine time between S's flush and E, ns.
-  public var hold: UInt64 = 60_000
+  public var hold: UInt64 = 20_000
   public var gatherBatch: UInt32 = 8
   public var frameCount: UInt32 = 16_384
   public var pageRequestQueueCapacity: UInt32 = 512

@@ -155,8 +155,7 @@ struct DevicePump: ~Copyable {
 
   /// Lets a device speak, and sends what it says.
   private mutating func settle(_ index: Int, _ now: UInt64) {
-    // The clock is read anew, because the batch has taken time, which invalidations have waited.
-    devices[index].settle(max(now, monotonicNow()))
+    devices[index].settle(now)
     let messages = devices[index].out.messages
     var first = 0
     while first < messages.count {
