@@ -22,6 +22,14 @@ test: toolchain
 	@scripts/python-environment
 	@scripts/test
 
+bench: toolchain
+	@scripts/install-packages $(BENCH_PACKAGES)
+	@scripts/build-release iommulab
+	@scripts/build-release MachineBench
+	@scripts/build-release CountedService
+	@python3 Benchmarks/bench.py --binary .build/release/iommulab --machine-bench .build/release/MachineBench \
+	  --counted-service .build/release/CountedService $(ARGS)
+
 mutants: toolchain
 	@scripts/install-packages $(TEST_PACKAGES)
 	@scripts/python-environment
@@ -39,4 +47,4 @@ clean:
 toolchain:
 	@scripts/check-toolchain
 
-.PHONY: storm build test mutants lint format clean toolchain
+.PHONY: storm build test bench mutants lint format clean toolchain

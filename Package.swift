@@ -78,6 +78,10 @@ let package = Package(
     .executableTarget(name: "WalkerProbe", dependencies: ["IOMMUModel"], path: "Tests/WalkerProbe"),
     // The benchmarks' own programs, outside the product.
     .executableTarget(name: "MachineBench", dependencies: ["IOMMUModel"], path: "Benchmarks/MachineBench"),
+    .executableTarget(
+      name: "CountedService",
+      dependencies: ["LabService", "RPCServer", .product(name: "Logging", package: "swift-log")],
+      path: "Benchmarks/CountedService"),
     .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
