@@ -123,7 +123,7 @@ expect dma status DMA_STATUS_SUCCESS "$(dma_write "$machine" "$device" "$physica
 answer=$(call AddressSpaceService/Load "{\"machine\":\"$machine\",\"addressSpace\":\"$space\",\"address\":\"0x100000\"}")
 expect load value 0x2a "$answer"
 
-say "A munmap: the invalidation arrives as a line on the device's stream, and munmap waits."
+say "A munmap: an invalidation arrives as a line on the device's stream, and munmap waits."
 watch events "$machine" "$device"
 exec 3<"$work/events"
 read -r line <&3 || fail "the stream should answer at once"
@@ -132,7 +132,7 @@ call AddressSpaceService/Munmap "{\"machine\":\"$machine\",\"addressSpace\":\"$s
 munmap=$!
 complete_next
 
-say "Completed. The page tables of the range go as well, and are invalidated before they are freed."
+say "That was the one of invalidate_range_end. The one before pages and page tables are freed follows it."
 complete_next
 
 say "The device has completed both, and munmap answers."
