@@ -25,6 +25,9 @@ public struct DeviceEndpoint: Sendable {
   public private(set) var counters = EndpointCounters()
   public private(set) var priState: PRIState
   public private(set) var isFenced = false
+  /// Accesses that may have begun, in the closed loop; the open loops keep their schedule. A caller that keeps several
+  /// lists in step raises it as they go on.
+  public var startLimit = UInt64.max
   var stream: AccessStream
   var arrivals: ArrivalClock
   var atc: TranslationCache
@@ -60,6 +63,10 @@ public struct DeviceEndpoint: Sendable {
   public var isIdle: Bool { active == 0 && stream.remaining == 0 }
   /// Accesses that have ended, one way or another.
   public var endedAccesses: UInt64 { counters.done + counters.refused + counters.gaveUp + counters.fenced }
+  /// The device would begin another access if `startLimit` were higher.
+  public var isHeldBack: Bool {
+    arrivals.isClosedLoop && counters.accesses >= startLimit && stream.remaining > 0 && freeSlot >= 0
+  }
   /// When the next access arrives by the schedule; nil in the closed loop, and when the list is done.
   public var nextArrival: UInt64? {
     arrivals.isClosedLoop || stream.remaining == 0 || isFenced ? nil : arrivals.next
@@ -216,7 +223,7 @@ public struct DeviceEndpoint: Sendable {
   }
 
   private mutating func startAccesses(_ now: UInt64, _ out: inout EndpointOutput) {
-    while freeSlot >= 0, arrivals.isClosedLoop || arrivals.next <= now {
+    while freeSlot >= 0, arrivals.isClosedLoop ? counters.accesses < startLimit : arrivals.next <= now {
       guard let access = stream.next() else { return }
       let intendedAt = arrivals.isClosedLoop ? now : arrivals.take()
       let index = Int(freeSlot)

@@ -35,6 +35,9 @@ struct Serve: ParsableCommand {
   @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "level"))
   var logLevel = "warning"
 
+  @Flag(help: "End, as by SIGTERM, when standard input ends: for parents that must not leave a service behind.")
+  var untilStdinEnds = false
+
   mutating func validate() throws {
     if let loops, !(1...64).contains(loops) { throw ValidationError("--loops must be 1 to 64") }
     guard grace >= 0, grace <= 3600 else { throw ValidationError("--grace must be 0 to 3600 seconds") }
@@ -82,6 +85,7 @@ struct Serve: ParsableCommand {
       throw ExitCode(1)
     }
     announce(bound, count)
+    if untilStdinEnds { Self.endWithInput() }
     var stopping: Task<Void, Never>?
     let grace = Duration.milliseconds(Int64(grace * 1000))
     for await _ in signals {
@@ -91,6 +95,13 @@ struct Serve: ParsableCommand {
         await server.shutdown(grace: grace)
         _exit(0)
       }
+    }
+  }
+
+  private static func endWithInput() {
+    Thread.detachNewThread {
+      while readLine() != nil {}
+      kill(getpid(), SIGTERM)
     }
   }
 

@@ -137,16 +137,21 @@ final class DemoMachine {
 
   private(set) var now: UInt64 = 0
 
-  /// Performs one turn, if one is due within a millisecond: time-outs are never among them. False: none was.
+  /// Performs one turn, unless nothing is due but a time-out. False: nothing was done.
   @discardableResult
   func advance() throws(StormFailure) -> Bool {
     var request = LabAdvanceRequest()
     request.machine = machine
-    request.untilNanoseconds = now + 1_000_000
+    request.untilNanoseconds = now
+    let seen: LabAdvanceResponse = try client.call(.advance, request)
+    now = seen.timeNanoseconds
+    if seen.turns > 0 { return true }
+    guard seen.hasNextDueNanoseconds, seen.nextDueNanoseconds < now + 10_000_000 else { return false }
+    request.untilNanoseconds = seen.nextDueNanoseconds
     request.maxTurns = 1
     let response: LabAdvanceResponse = try client.call(.advance, request)
     now = response.timeNanoseconds
-    return response.turns > 0
+    return true
   }
 
   func state(_ operation: LabOperation) throws(StormFailure) -> LabOperation {
@@ -173,6 +178,15 @@ final class DemoMachine {
   func forgetSteps() throws(StormFailure) {
     try listen()
     steps = []
+  }
+
+  /// Ends the streams, and the machine.
+  func delete() throws(StormFailure) {
+    client.rpc.cancel(attach)
+    client.rpc.cancel(trace)
+    var request = LabDeleteMachineRequest()
+    request.machine = machine
+    let _: LabDeleteMachineResponse = try client.call(.deleteMachine, request)
   }
 
   // MARK: - Streams

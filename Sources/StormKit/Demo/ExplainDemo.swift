@@ -81,9 +81,7 @@ public enum ExplainDemo {
     let verdict = read == secret ? "B's data is untouched." : "Somebody else's data, in B's memory."
     step.next("B reads its page: \(Hex.string(read)). \(verdict)")
     try report(machine)
-    var delete = LabDeleteMachineRequest()
-    delete.machine = machine.machine
-    let _: LabDeleteMachineResponse = try client.call(.deleteMachine, delete)
+    try machine.delete()
   }
 
   /// What the oracle says of the run.
@@ -198,13 +196,15 @@ private struct Steps {
     try machine.catchUp()
     let first = machine.steps.first?.time ?? 0
     let letters = machine.steps.compactMap { step in
-      Self.names[step.letter].map { "\($0) +\(step.time - first) ns" }
+      Self.names[step.letter].map { "\($0) +\(step.time - first)" }
     }
-    next("The kernel goes on to the end:\n    \(letters.joined(separator: " · "))")
+    next(
+      "The kernel goes on to the end. The letters of its steps, in nanoseconds from S:\n    \(letters.joined(separator: " · "))"
+    )
   }
 
   static let names: [LabStepLetter: String] = [
-    .start: "S", .entries: "P entry cleared", .cpuFlush: "C CPU flush", .flushed: "I device flushed",
+    .start: "S", .entries: "P entry cleared", .cpuFlush: "C CPUs flushed", .flushed: "I device flushed",
     .framesFreed: "F frame freed", .end: "E",
   ]
 }

@@ -20,20 +20,35 @@ public struct MutatorStep: Codable, Equatable, Sendable {
   public var pageCount: UInt64
 }
 
-/// How many steps of each kind a mutator does to one address space, and how large they are.
+/// How many steps of each kind a mutator does to one address space over `StormPlan.referenceAccesses`, and how large
+/// they are.
 public struct OperationMix: Codable, Equatable, Sendable {
   /// Ranges below the gather batch.
-  public var smallDontNeeds = 420
-  public var smallPages: ClosedRange<UInt64> = 1...6
+  public var smallDontNeeds = 480
+  public var smallPages: ClosedRange<UInt64> = 1...8
   /// Ranges of several gather batches.
-  public var largeDontNeeds = 24
+  public var largeDontNeeds = 32
   public var largeRemaps = 8
   public var largePages: ClosedRange<UInt64> = 32...64
-  public var forks = 6
+  public var forks = 8
   public var forkPages: UInt64 = 4
   public var recycles = 24
   public var recyclePages: UInt64 = 16
   public init() {}
+
+  /// The same mix for a list of accesses of another length.
+  func scaled(_ accesses: UInt64, over reference: UInt64) -> OperationMix {
+    func scale(_ count: Int, atLeast least: Int = 1) -> Int {
+      max(least, Int((Double(count) * Double(accesses) / Double(reference)).rounded(.up)))
+    }
+    var mix = self
+    mix.smallDontNeeds = scale(smallDontNeeds)
+    mix.largeDontNeeds = scale(largeDontNeeds)
+    mix.largeRemaps = scale(largeRemaps)
+    mix.forks = scale(forks)
+    mix.recycles = scale(recycles, atLeast: 2)
+    return mix
+  }
 }
 
 /// The steps for one address space, by seed alone.

@@ -12,7 +12,9 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var devicesPerProcess = 8
   public var mutators = 2
   /// Accesses of all devices together, per strategy; rounded up to a whole number for each device.
-  public var accesses: UInt64 = 102_400
+  public var accesses: UInt64 = StormPlan.referenceAccesses
+  /// The length of list that the mix of operations is stated for; other lengths get in proportion.
+  public static let referenceAccesses: UInt64 = 262_144
   public var pattern = AccessPattern.random.rawValue
   public var writePermille: UInt32 = 500
   public var arrivals = DeviceSpec.Arrivals.Kind.closed
@@ -36,7 +38,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var misbehaviour: String?
 
   /// Machine time between S's flush and E, ns.
-  public var hold: UInt64 = 20_000
+  public var hold: UInt64 = 60_000
   public var gatherBatch: UInt32 = 8
   public var frameCount: UInt32 = 16_384
   public var pageRequestQueueCapacity: UInt32 = 512
@@ -108,7 +110,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
 
   public func operations(_ addressSpace: Int) -> OperationList {
     OperationList(
-      seed: derivedSeed(.operations, addressSpace), mix: mix, shared: shared(addressSpace), own: own(addressSpace))
+      seed: derivedSeed(.operations, addressSpace), mix: mix.scaled(totalAccesses, over: Self.referenceAccesses),
+      shared: shared(addressSpace), own: own(addressSpace))
   }
 
   /// Over every device's list of accesses and every list of operations. The strategy is no part of it.

@@ -11,6 +11,10 @@ final class ParentLink: @unchecked Sendable {
   private var hasStarted = false
   private var wantsReport = false
   private var progressCount: UInt64 = 0
+  private var limitThousandths: UInt64 = 1000
+  /// Readable while a line has arrived that `forgetWake` has not been told of.
+  var wakeDescriptor: Int32 { wake.output }
+  private let wake = WakePipe()
 
   init() {
     Thread.detachNewThread { [self] in
@@ -34,6 +38,15 @@ final class ParentLink: @unchecked Sendable {
     defer { condition.unlock() }
     return wantsReport
   }
+
+  /// Share of each list that may have begun, thousandths, as the parent last said.
+  var limit: UInt64 {
+    condition.lock()
+    defer { condition.unlock() }
+    return limitThousandths
+  }
+
+  func forgetWake() { wake.drain() }
 
   /// Never returns: the process ends with its input.
   func waitForEnd() -> Never {
@@ -69,11 +82,41 @@ final class ParentLink: @unchecked Sendable {
       wantsReport = true
     } else if line.hasPrefix("progress "), let count = UInt64(line.dropFirst(9)) {
       progressCount = count
+    } else if line.hasPrefix("limit "), let count = UInt64(line.dropFirst(6)) {
+      limitThousandths = count
     } else if configurationText == nil {
       configurationText = line
     }
     condition.broadcast()
     condition.unlock()
+    wake.ring()
+  }
+}
+
+/// A pipe that makes poll(2) return.
+private struct WakePipe {
+  let output: Int32
+  private let input: Int32
+
+  init() {
+    var ends: [Int32] = [-1, -1]
+    precondition(pipe(&ends) == 0, "no pipe: \(String(cString: strerror(errno)))")
+    for end in ends {
+      _ = fcntl(end, F_SETFD, FD_CLOEXEC)
+      _ = fcntl(end, F_SETFL, O_NONBLOCK)
+    }
+    (output, input) = (ends[0], ends[1])
+  }
+
+  /// A full pipe is loud enough.
+  func ring() {
+    var byte: UInt8 = 1
+    _ = write(input, &byte, 1)
+  }
+
+  func drain() {
+    var bytes = [UInt8](repeating: 0, count: 256)
+    while read(output, &bytes, bytes.count) == bytes.count {}
   }
 }
 

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// How long the threads of a process have waited for a CPU: the second figure of `/proc/PID/task/*/schedstat`.
-public enum SchedulerWait {
-  /// Nanoseconds, summed over the threads that live; nil where the kernel does not say.
-  public static func nanoseconds(pid: Int32? = nil) -> UInt64? {
+/// How long each thread of a process has waited for a CPU: the second figure of `/proc/PID/task/*/schedstat`. Empty where
+/// the kernel does not say.
+public struct SchedulerWait {
+  /// Nanoseconds by thread.
+  private(set) var nanoseconds: [String: UInt64] = [:]
+
+  /// Reads the figures of now; nil: of this process.
+  public init(pid: Int32? = nil) {
     let process = pid.map(String.init) ?? "self"
-    guard let tasks = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task") else { return nil }
-    var sum: UInt64 = 0
-    var read = false
-    for task in tasks {
-      guard let text = try? String(contentsOfFile: "/proc/\(process)/task/\(task)/schedstat", encoding: .utf8) else {
-        continue
-      }
+    for task in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")) ?? [] {
+      let path = "/proc/\(process)/task/\(task)/schedstat"
+      guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { continue }
       let figures = text.split(whereSeparator: \.isWhitespace)
-      guard figures.count >= 2, let wait = UInt64(figures[1]) else { continue }
-      sum += wait
-      read = true
+      if figures.count >= 2, let wait = UInt64(figures[1]) { nanoseconds[task] = wait }
     }
-    return read ? sum : nil
+  }
+
+  /// What the thread that waited longest has waited since `earlier`: threads wait side by side, so the sum says nothing.
+  func longest(since earlier: SchedulerWait) -> UInt64 {
+    nanoseconds.map { $1 &- (earlier.nanoseconds[$0] ?? 0) }.max() ?? 0
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import DeviceEndpoint
+import Foundation
 import LabProtocol
 import RPCClient
 
@@ -88,18 +89,34 @@ struct DevicePump: ~Copyable {
     }
   }
 
+  /// Lets devices begin as many accesses as the parent allows; those that were held back go on.
+  private mutating func follow(_ parent: ParentLink, _ now: UInt64) {
+    parent.forgetWake()
+    let thousandths = parent.limit
+    for index in devices.indices {
+      let count = configuration.devices[index].accessCount
+      let wasHeldBack = devices[index].endpoint.isHeldBack
+      devices[index].endpoint.startLimit = thousandths >= 1000 ? .max : count * thousandths / 1000
+      if wasHeldBack { settle(index, now) }
+    }
+  }
+
   /// Runs the lists, reports, and goes on answering invalidations: other devices may still be at work.
   mutating func run(_ parent: ParentLink) throws(StormFailure) -> Never {
     let start = monotonicNow()
-    let waitBefore = SchedulerWait.nanoseconds() ?? 0
+    let waitBefore = SchedulerWait()
     for index in devices.indices {
       devices[index].endpoint = DeviceEndpoint(configuration.devices[index].configuration, startTime: start)
-      settle(index, start)
     }
+    follow(parent, start)
+    for index in devices.indices { settle(index, start) }
     var isFinished = false
     var hasReported = false
     while true {
-      let now = try turn(isFinished ? monotonicNow() + 10_000_000 : nextArrival)
+      let waitsForParent = isFinished || devices.contains { $0.endpoint.isHeldBack }
+      if waitsForParent { waitForEither(parent) }
+      let now = try turn(waitsForParent ? 0 : nextArrival)
+      if waitsForParent { follow(parent, now) }
       let ended = devices.reduce(0) { $0 + $1.endpoint.endedAccesses }
       let isIdle = devices.allSatisfy { $0.endpoint.isIdle }
       if ended - reported >= Self.progressInterval || (isIdle && ended != reported) {
@@ -108,7 +125,7 @@ struct DevicePump: ~Copyable {
       }
       if isIdle && !isFinished {
         isFinished = true
-        result.wait = CPUWait(waited: (SchedulerWait.nanoseconds() ?? 0) &- waitBefore, elapsed: now - start)
+        result.wait = CPUWait(waited: SchedulerWait().longest(since: waitBefore), elapsed: now - start)
         parent.send("finished")
       }
       if isFinished && !hasReported && parent.reportIsDue {
@@ -120,6 +137,17 @@ struct DevicePump: ~Copyable {
         parent.send("result " + LineJSON.encode(result))
       }
     }
+  }
+
+  /// Sends what is due and waits for the service or for the parent.
+  private mutating func waitForEither(_ parent: ParentLink) {
+    client.flush()
+    var entries = [
+      pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: parent.wakeDescriptor, events: Int16(POLLIN), revents: 0),
+    ]
+    // The time-out covers what only `client.poll` sees: output that the socket did not take.
+    poll(&entries, 2, 20)
   }
 
   private var nextArrival: UInt64 { devices.reduce(UInt64.max) { min($0, $1.endpoint.nextArrival ?? .max) } }
@@ -155,7 +183,8 @@ struct DevicePump: ~Copyable {
 
   /// Lets a device speak, and sends what it says.
   private mutating func settle(_ index: Int, _ now: UInt64) {
-    devices[index].settle(now)
+    // The clock is read anew, because the batch has taken time, which invalidations have waited.
+    devices[index].settle(max(now, monotonicNow()))
     let messages = devices[index].out.messages
     var first = 0
     while first < messages.count {

@@ -17,7 +17,7 @@ public enum MutatorProcess {
       parent.send("ready")
       parent.waitForStart()
       let start = monotonicNow()
-      let waitBefore = SchedulerWait.nanoseconds() ?? 0
+      let waitBefore = SchedulerWait()
       let threads = lanes.map { lane in
         let thread = Thread { lane.run() }
         thread.start()
@@ -26,7 +26,7 @@ public enum MutatorProcess {
       var result = MutatorResult()
       for lane in lanes { try lane.collect(into: &result) }
       result.wait = CPUWait(
-        waited: (SchedulerWait.nanoseconds() ?? 0) &- waitBefore, elapsed: monotonicNow() - start)
+        waited: SchedulerWait().longest(since: waitBefore), elapsed: monotonicNow() - start)
       withExtendedLifetime(threads) {}
       parent.send("result " + LineJSON.encode(result))
     } catch {
@@ -67,6 +67,7 @@ final class MutatorLane: @unchecked Sendable {
       for (index, step) in lane.steps.enumerated() {
         parent.waitForProgress(totalAccesses * UInt64(index) / UInt64(lane.steps.count))
         try perform(step)
+        parent.send("steps \(lane.own.pasid) \(index + 1)")
       }
     } catch {
       failure = error

@@ -83,7 +83,7 @@ struct MutatorResult: Codable {
   var wait = CPUWait()
 }
 
-/// Time that a process spent in the run queue, out of the time that the storm took.
+/// Time that a process (its thread that waited longest) spent in the run queue, out of the time that the storm took.
 struct CPUWait: Codable, Equatable {
   var waited: UInt64 = 0
   var elapsed: UInt64 = 0

@@ -100,7 +100,7 @@ public final class StormRunner {
       try machine.populate(client, plan: plan, strategy: strategy)
       try run.start(machine, address: address, program: options.program)
       var result = StrategyResult(strategy: strategy, workloadHash: plan.workloadHash)
-      let waitBefore = service.flatMap { SchedulerWait.nanoseconds(pid: $0.child.pid) }
+      let waitBefore = service.map { SchedulerWait(pid: $0.child.pid) }
       let start = monotonicNow()
       try run.run { done in
         let now = monotonicNow()
@@ -110,8 +110,9 @@ public final class StormRunner {
       result.seconds = Double(elapsed) / 1e9
       try run.collect()
       result.take(try machine.statistics(client))
-      if let service, let before = waitBefore, let after = SchedulerWait.nanoseconds(pid: service.child.pid) {
-        let wait = CPUWait(waited: after &- before, elapsed: elapsed)
+      if let service, let before = waitBefore {
+        let wait = CPUWait(
+          waited: SchedulerWait(pid: service.child.pid).longest(since: before), elapsed: elapsed)
         result.cpuWaitShares.append(ProcessWait(process: "service", share: wait.share))
       }
       let histograms = run.report(into: &result)

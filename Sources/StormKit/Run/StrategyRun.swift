@@ -22,6 +22,11 @@ final class StrategyRun {
   private var deviceResults: [(name: String, result: DeviceProcessResult)] = []
   private var mutatorResults: [(name: String, result: MutatorResult)] = []
   private var forwarded: UInt64 = 0
+  /// Steps done and steps in all of each mutator's list.
+  private var lists: [UInt32: (done: Int, count: Int)] = [:]
+  private var limit: UInt64 = 0
+  /// How far accesses may be ahead of the slowest list of operations, thousandths of their list.
+  private static let lead: UInt64 = 30
 
   init(plan: StormPlan, service: ServiceProcess?) {
     self.plan = plan
@@ -43,6 +48,7 @@ final class StrategyRun {
           addressSpace: machine.addressSpaces[space], cpu: UInt32(space % 2), own: plan.own(space),
           steps: plan.operations(space).steps)
       }
+      for lane in lanes { lists[lane.own.pasid] = (0, lane.steps.count) }
       let configuration = MutatorConfiguration(
         service: address, machine: machine.machine, lanes: lanes, totalAccesses: plan.totalAccesses)
       try spawn("mutator \(index + 1)", program, "mutate", LineJSON.encode(configuration), isDevice: false)
@@ -64,6 +70,7 @@ final class StrategyRun {
   /// Runs both lists to their end. `each` is called while it lasts, with the accesses ended so far.
   func run(_ each: (UInt64) -> Void) throws(StormFailure) {
     try wait(for: .running, each)
+    holdBack()
     for worker in workers { worker.process.send("go") }
     try wait(for: .finished, each)
   }
@@ -99,8 +106,18 @@ final class StrategyRun {
         forwarded = progress
         for worker in workers where !worker.isDevice { worker.process.send("progress \(progress)") }
       }
+      holdBack()
       each(progress)
     }
+  }
+
+  /// Keeps the two lists in step: mutators wait for accesses, and in the closed loop accesses wait for mutators.
+  private func holdBack() {
+    let slowest = lists.values.map { $0.count == 0 ? 1000 : UInt64($0.done * 1000 / $0.count) }.min() ?? 1000
+    let allowed = slowest >= 1000 ? 1000 : min(999, slowest + Self.lead)
+    guard allowed > limit else { return }
+    limit = allowed
+    for worker in workers where worker.isDevice { worker.process.send("limit \(allowed)") }
   }
 
   private static func has(_ state: State, reached wanted: State) -> Bool {
@@ -114,6 +131,9 @@ final class StrategyRun {
     switch line.prefix(while: { $0 != " " }) {
     case "ready": worker.state = .running
     case "progress": worker.progress = UInt64(payload) ?? worker.progress
+    case "steps":
+      let figures = payload.split(separator: " ").compactMap { Int($0) }
+      if figures.count == 2 { lists[UInt32(figures[0])]?.done = figures[1] }
     case "finished": worker.state = .finished
     case "result":
       worker.state = .reported

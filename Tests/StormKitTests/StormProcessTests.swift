@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: the storm works as its users start it. Method: the real program, with its own service, device processes and
+// mutator processes, at a small size; what it prints and its exit code are the contract.
+import Foundation
+import Testing
+
+@testable import StormKit
+
+@Suite(.serialized) struct StormProcessTests {
+  /// The program that was built beside the tests.
+  static var program: String {
+    let build = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
+    let beside = build.appendingPathComponent("iommulab").path
+    if FileManager.default.isExecutableFile(atPath: beside) { return beside }
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
+    return root.appendingPathComponent(".build/debug/iommulab").path
+  }
+
+  /// Runs the program to its end; what it printed, and how it ended.
+  static func run(_ arguments: [String], capturesError: Bool = false) throws -> (text: String, ending: String) {
+    let child = try ChildProcess(
+      name: "iommulab", program: program, arguments: arguments, capturesError: capturesError)
+    var lines: [String] = []
+    while !child.outputEnded {
+      waitForOutput([child], milliseconds: 1000)
+      lines += child.lines()
+    }
+    child.wait()
+    return (lines.joined(separator: "\n"), child.ending)
+  }
+
+  static let small = [
+    "storm", "--processes", "2", "--devices-per-process", "4", "--accesses", "8000", "--dilation", "20", "--json",
+  ]
+
+  @Test func `A small storm tells an unsafe strategy from a safe one, with the same workload`() throws {
+    let (text, ending) = try Self.run(Self.small + ["--strategies", "invalidate-range-without-atc,invalidate-range"])
+    #expect(ending == "exit code 0")
+    let result = try LineJSON.decode(StormResult.self, text)
+    #expect(result.strategies.count == 2)
+    #expect(result.strategies[0].verdicts["STALE_DMA"]! > 0)
+    #expect(result.strategies[0].firstStaleAccess?.explanation.isEmpty == false)
+    let safe = result.strategies[1]
+    #expect(safe.verdicts.values.allSatisfy { $0 == 0 })
+    #expect(safe.needlessFaults == 0 && safe.fenced == 0 && safe.timeouts == 0 && safe.cpuMismatches == 0)
+    #expect(safe.accesses == 8000 && safe.done + safe.refused + safe.gaveUp + safe.fencedAccesses == 8000)
+    #expect(safe.refusedMessages == 0)
+    #expect(safe.completions == safe.invalidations)
+    #expect(safe.invalidationsThatHitALiveGrant > 0 && safe.fullBatches > 0)
+    #expect(Set(result.strategies.map(\.workloadHash)).count == 1)
+    #expect(result.strategies.allSatisfy { $0.unexplainedCorruptions == 0 })
+  }
+
+  @Test func `An expectation that is not met ends with 1, a missed threshold with 99`() throws {
+    let safe = Self.small + ["--strategies", "invalidate-range", "--accesses", "800"]
+    #expect(try Self.run(safe + ["--expect", "invalidate-range:STALE_DMA=some"]).ending == "exit code 1")
+    #expect(try Self.run(safe + ["--threshold", "p50<1ns"]).ending == "exit code 99")
+  }
+
+  @Test func `A device that forges addresses is caught by name`() throws {
+    let (text, ending) = try Self.run(
+      Self.small + ["--strategies", "invalidate-range", "--accesses", "800", "--mutate", "forges-addresses"])
+    #expect(ending == "exit code 0")
+    let result = try LineJSON.decode(StormResult.self, text)
+    #expect(result.strategies[0].verdicts["FORGED_TRANSLATION"]! > 0)
+  }
+
+  @Test func `Wrong usage ends with 2, and an unreachable service with 3`() throws {
+    #expect(try Self.run(["storm", "--pattern", "spiral"], capturesError: true).ending == "exit code 2")
+    #expect(try Self.run(["storm", "--no-such-option"], capturesError: true).ending == "exit code 2")
+    #expect(try Self.run(["storm", "--pri-allocation", "99"], capturesError: true).ending == "exit code 2")
+    #expect(try Self.run(["storm", "--connect", "127.0.0.1:1"], capturesError: true).ending == "exit code 3")
+  }
+
+  @Test func `The demo goes wrong under flush-at-start and right under invalidate-range`() throws {
+    let (text, ending) = try Self.run(["storm", "--explain-demo"])
+    #expect(ending == "exit code 0")
+    let halves = text.components(separatedBy: "── invalidate-range")
+    #expect(halves.count == 2)
+    #expect(halves[0].contains("STALE_DMA") && halves[0].contains("B reads its page: 0xbad"))
+    #expect(halves[1].contains("no verdict") && halves[1].contains("B reads its page: 0x5ec2e7"))
+    #expect(text.components(separatedBy: "\n").count <= 60, "two screens")
+  }
+}
