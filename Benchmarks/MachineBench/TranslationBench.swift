@@ -31,7 +31,8 @@ enum TranslationBench {
       settings.caches.iotlb = iotlb
       settings.caches.walk = walk
       machine = Machine(settings: settings)
-      guard case .device(let device, _) = try machine.apply(.registerDevice(.init(rid: 8)), at: 0, into: &effects) else {
+      guard case .device(let device, _) = try machine.apply(.registerDevice(.init(rid: 8)), at: 0, into: &effects)
+      else {
         fatalError("a registration answers with the device")
       }
       self.device = device

@@ -39,7 +39,9 @@ enum Rules {
       if let allowed = importsAllowed[file.room], !allowed.contains(module) {
         return "\(file.path): \(file.room) does not import \(module)"
       }
-      if importsBanned[file.room]?.contains(module) == true { return "\(file.path): \(file.room) never imports \(module)" }
+      if importsBanned[file.room]?.contains(module) == true {
+        return "\(file.path): \(file.room) never imports \(module)"
+      }
       return nil
     }
   }
@@ -61,7 +63,9 @@ enum Rules {
   ]
 
   static func pureWords(_ file: SourceFile) -> [String] {
-    guard file.path.hasPrefix("Sources/"), file.path.hasSuffix(".swift"), pureRooms.contains(file.room) else { return [] }
+    guard file.path.hasPrefix("Sources/"), file.path.hasSuffix(".swift"), pureRooms.contains(file.room) else {
+      return []
+    }
     var breaches: [String] = []
     for (number, line) in file.code.enumerated() {
       let words = Set(line.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init))
@@ -72,7 +76,9 @@ enum Rules {
         breaches.append("\(file.path):\(number + 1): \(word): pointers belong to HTTP2Session")
       }
       for method in [".random(", ".randomElement(", ".shuffled(", ".shuffle("] where line.contains(method) {
-        if !line.contains("using:") { breaches.append("\(file.path):\(number + 1): \(method) without a seeded generator") }
+        if !line.contains("using:") {
+          breaches.append("\(file.path):\(number + 1): \(method) without a seeded generator")
+        }
       }
     }
     return breaches

@@ -33,7 +33,8 @@ struct SourceFile: Sendable {
       let leads = words[..<position].allSatisfy { modifiers.contains($0) || $0.hasPrefix("@") }
       guard leads else { return nil }
       let kinds: Set = ["struct", "class", "enum", "protocol", "func", "var", "let", "typealias"]
-      let name = kinds.contains(words[position + 1]) && position + 2 < words.count ? words[position + 2] : words[position + 1]
+      let name =
+        kinds.contains(words[position + 1]) && position + 2 < words.count ? words[position + 2] : words[position + 1]
       return String(name.prefix { $0 != "." && $0 != ";" })
     }
   }
@@ -91,6 +92,7 @@ struct SourceFile: Sendable {
       for skipped in bytes[index..<min(index + width, bytes.count)] where skipped == newline { output.append(newline) }
       index += width
     }
-    return String(decoding: output, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+    return String(decoding: output, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false).map(
+      String.init)
   }
 }

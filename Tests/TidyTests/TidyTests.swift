@@ -18,7 +18,9 @@ struct TidyTests {
   }
 
   @Test("keeps every room to its imports") func imports() { check(Rules.imports) }
-  @Test("keeps clocks, tasks, randomness, classes and pointers out of the pure rooms") func words() { check(Rules.pureWords) }
+  @Test("keeps clocks, tasks, randomness, classes and pointers out of the pure rooms") func words() {
+    check(Rules.pureWords)
+  }
   @Test("has no file over 500 lines") func length() { check(Rules.length) }
   @Test("carries the licence in every file") func licence() { check(Rules.licence) }
   @Test("has no leftovers and no paths of anyone's machine") func leftovers() { check(Rules.leftoverWords) }
@@ -61,11 +63,13 @@ struct TidyCanaryTests {
   }
 
   @Test("a banned word in prose, never") func prose() {
-    let text = "// a class of Date\n/* Task /* nested */ Hasher */ let x = \"class \\\"Task\\\"\"\nlet r = Int.random(in: 0..<4, using: &g)"
+    let text =
+      "// a class of Date\n/* Task /* nested */ Hasher */ let x = \"class \\\"Task\\\"\"\nlet r = Int.random(in: 0..<4, using: &g)"
     #expect(Rules.pureWords(file("Sources/IOMMUModel/A.swift", text)).isEmpty)
-    #expect(Rules.pureWords(file("Sources/IOMMUModel/A.swift", text + "\nclass A {}")) == [
-      "Sources/IOMMUModel/A.swift:5: class: values only"
-    ])
+    #expect(
+      Rules.pureWords(file("Sources/IOMMUModel/A.swift", text + "\nclass A {}")) == [
+        "Sources/IOMMUModel/A.swift:5: class: values only"
+      ])
   }
 
   @Test("a file over the limit") func longFile() {

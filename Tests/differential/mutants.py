@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seeded mutations of the page walker, each of which the differential against unicorn must catch.
 
-    mutants.py [--seed S] [NAME …]
+    mutants.py [--seed S] [--dry-run] [NAME …]
 
 Each mutation is one exact replacement in a copy of the model under .build/mutants; the product has no switch for it.
 A mutation whose text is no longer in the source fails here, so the list cannot rot. The unmutated copy must pass.
@@ -104,8 +104,16 @@ def differential_fails(seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=2014)
+    parser.add_argument("--dry-run", action="store_true", help="only check that every mutation still has its text")
     parser.add_argument("names", nargs="*", help="mutations to try; default: all")
     options = parser.parse_args()
+    for name, (file, old, _) in MUTATIONS.items():
+        count = (ROOT / "Sources/IOMMUModel" / file).read_text().count(old)
+        if count != 1:
+            sys.exit("mutation %s: its text is in %s %d times, not once" % (name, file, count))
+    if options.dry_run:
+        print("%d mutations apply" % len(MUTATIONS))
+        return 0
     WORK.mkdir(parents=True, exist_ok=True)
     prepare()
     failed, output = differential_fails(options.seed)
@@ -117,8 +125,6 @@ def main():
         file, old, new = MUTATIONS[name]
         path = WORK / "Sources" / "IOMMUModel" / file
         text = path.read_text()
-        if text.count(old) != 1:
-            sys.exit("mutation %s: its text is in %s %d times, not once" % (name, file, text.count(old)))
         path.write_text(text.replace(old, new))
         failed, output = differential_fails(options.seed)
         path.write_text(text)
