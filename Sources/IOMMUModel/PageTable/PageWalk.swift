@@ -64,6 +64,7 @@ public struct PageWalker: Sendable {
     var position = start
     var user = true
     var executable = true
+    var common = UInt64.max
     while true {
       let index = format.index(page, level: position.level)
       path.append(position, index)
@@ -76,13 +77,16 @@ public struct PageWalker: Sendable {
       user = user && entry.bits & PageTableEntry.user != 0
       executable = executable && entry.bits & PageTableEntry.noExecute == 0
       position.writable = position.writable && entry.isWritable
+      common &= entry.bits
       if isLeaf {
         if !user || access.contains(.write) && !position.writable || access.contains(.execute) && !executable {
           return .fault(.denied, level: position.level)
         }
         if access.contains(.updateBits) {
           let dirty = access.contains(.write) || access.contains(.writeIfAllowed) && position.writable
-          update(&memory, path, dirty: dirty)
+          // Mostly everything is marked already, and the tables need no second reading.
+          let isMarked = common & PageTableEntry.accessed != 0 && (!dirty || entry.bits & PageTableEntry.dirty != 0)
+          if !isMarked { update(&memory, path, dirty: dirty) }
         }
         let low = FrameNumber(1) << (9 * FrameNumber(position.level)) - 1
         return .leaf(
