@@ -96,7 +96,7 @@ struct DevicePump: ~Copyable {
     for index in devices.indices {
       let count = configuration.devices[index].accessCount
       let wasHeldBack = devices[index].endpoint.isHeldBack
-      devices[index].endpoint.startLimit = thousandths >= 1000 ? .max : count * thousandths / 1000
+      devices[index].endpoint.startLimit = thousandths >= 1000 ? .max : count * thousandths / 1000 + 1
       if wasHeldBack { settle(index, now) }
     }
   }
@@ -119,7 +119,9 @@ struct DevicePump: ~Copyable {
       if waitsForParent { follow(parent, now) }
       let ended = devices.reduce(0) { $0 + $1.endpoint.endedAccesses }
       let isIdle = devices.allSatisfy { $0.endpoint.isIdle }
-      if ended - reported >= Self.progressInterval || (isIdle && ended != reported) {
+      // Who is held back waits for mutators, and they for its progress: the last few accesses count, too.
+      let isWaiting = isIdle || devices.contains { $0.endpoint.isHeldBack }
+      if ended - reported >= Self.progressInterval || (isWaiting && ended != reported) {
         parent.send("progress \(ended)")
         reported = ended
       }

@@ -114,7 +114,7 @@ final class StrategyRun {
   /// Keeps the two lists in step: mutators wait for accesses, and in the closed loop accesses wait for mutators.
   private func holdBack() {
     let slowest = lists.values.map { $0.count == 0 ? 1000 : UInt64($0.done * 1000 / $0.count) }.min() ?? 1000
-    let allowed = slowest >= 1000 ? 1000 : min(999, slowest + Self.lead)
+    let allowed = min(1000, slowest + Self.lead)
     guard allowed > limit else { return }
     limit = allowed
     for worker in workers where worker.isDevice { worker.process.send("limit \(allowed)") }
