@@ -24,10 +24,10 @@ public struct MutatorStep: Codable, Equatable, Sendable {
 /// they are.
 public struct OperationMix: Codable, Equatable, Sendable {
   /// Ranges below the gather batch.
-  public var smallDontNeeds = 480
+  public var smallDontNeeds = 200
   public var smallPages: ClosedRange<UInt64> = 1...8
   /// Ranges of several gather batches.
-  public var largeDontNeeds = 32
+  public var largeDontNeeds = 88
   public var largeRemaps = 8
   public var largePages: ClosedRange<UInt64> = 32...64
   public var forks = 8

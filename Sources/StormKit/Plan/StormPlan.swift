@@ -32,13 +32,13 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var translationCacheEntries = 128
   public var priAllocation: UInt32 = 16
   public var groupMemberLimit = 4
-  public var retryLimit: UInt32 = 4
+  public var retryLimit: UInt32 = 8
   public var mix = OperationMix()
   /// Name of a misbehaviour that one device of each process shows; nil: none.
   public var misbehaviour: String?
 
   /// Machine time between S's flush and E, ns.
-  public var hold: UInt64 = 60_000
+  public var hold: UInt64 = 300_000
   public var gatherBatch: UInt32 = 8
   public var frameCount: UInt32 = 16_384
   public var pageRequestQueueCapacity: UInt32 = 512
