@@ -27,4 +27,25 @@ import Testing
   func others(text: String) {
     #expect(ObjectID.value(.device, text) == 0)
   }
+
+  @Test func `every byte at every place is read as a digit, or refused, as one at a time would`() {
+    for place in 0..<8 {
+      for byte in UInt8.min...UInt8.max {
+        var digits = Array("01ab9fe7".utf8)
+        digits[place] = byte
+        var slow: UInt128 = 0
+        for digit in digits {
+          switch digit {
+          case 0x30...0x39: slow = slow << 4 | UInt128(digit - 0x30)
+          case 0x61...0x66: slow = slow << 4 | UInt128(digit - 0x57)
+          default: slow = .max
+          }
+          if slow == .max { break }
+        }
+        let text = Array("d-".utf8) + digits
+        let fast = text.withUnsafeBufferPointer { ObjectID.value(.device, $0) }
+        #expect(fast == (slow == .max ? 0 : slow), "byte \(byte) at \(place)")
+      }
+    }
+  }
 }
