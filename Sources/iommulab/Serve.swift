@@ -67,7 +67,8 @@ struct Serve: ParsableCommand {
         Self.exit(withError: error)
       }
     }
-    dispatchMain()
+    // Not `dispatchMain`, which ends the main thread: callgrind does not survive that.
+    DispatchSemaphore(value: 0).wait()
   }
 
   private func serve() async throws {
