@@ -11,6 +11,8 @@ struct AddressSpace {
   var references = References()
   /// Set when an exit was accepted: no further operation starts.
   var exiting = false
+  /// Set while the fork that makes it still copies entries: nobody has been told of it.
+  var beingForked = false
   /// Running operations, for the oracle: what they dropped is legal until they return.
   var operations: [OperationID] = []
   var emptyTable = EmptyTableCounter()

@@ -31,7 +31,7 @@ public struct Rights: OptionSet, Sendable {
   public static let write = Rights(rawValue: 2)
   public static let readWrite: Rights = [.read, .write]
   /// An x86 page-table entry cannot say "write only": PROT_WRITE implies PROT_READ.
-  public var impliedByEntry: Rights { contains(.write) ? .readWrite : self }
+  public var impliedByEntry: Rights { contains(.write) ? .readWrite : intersection(.read) }
 }
 
 /// A run of whole pages; never empty in an accepted command.

@@ -11,6 +11,8 @@ extension Machine {
     guard devices[id].dmaInFlight < settings.limits.dmaInFlightPerDevice else {
       throw Refusal(.limitReached, .device, figure: UInt64(settings.limits.dmaInFlightPerDevice))
     }
+    var request = request
+    if !request.translated { request.page = request.address >> 12 }
     var dma = InFlightDMA(request: request, physicalAddress: request.address, landsAt: 0, translation: nil)
     if !request.translated && !devices[id].fenced {
       let right: Rights = request.write ? .write : .read

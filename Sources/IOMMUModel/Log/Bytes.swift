@@ -29,7 +29,7 @@ public struct ByteEncoder: Sendable {
 public enum LogError: Error, Equatable, Sendable {
   case notALog
   case unknownVersion(UInt64)
-  /// The bytes end inside an entry: a torn tail. Everything before `offset` is whole.
+  /// The bytes end inside an entry, which begins at `offset`: a torn tail. Everything before is whole.
   case torn(offset: Int)
   case malformed(offset: Int)
   /// The replayed machine answered otherwise than the recorded one.

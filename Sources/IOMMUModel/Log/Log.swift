@@ -81,13 +81,25 @@ public struct LogReader: Sendable {
     guard version == Log.version else { throw .unknownVersion(version) }
     build = try decoder.text()
     settings = try Settings(from: &decoder)
+    guard settings.isUsable else { throw .malformed(offset: decoder.offset) }
   }
 
   /// The next entry; nil at the end.
   public mutating func next() throws(LogError) -> Log.Entry? {
     if decoder.isAtEnd { return nil }
+    let start = decoder.offset
+    do throws(LogError) {
+      return try entry()
+    } catch .torn {
+      throw .torn(offset: start)
+    }
+  }
+
+  private mutating func entry() throws(LogError) -> Log.Entry {
     let kind = try decoder.number()
-    time += try decoder.number()
+    let (sum, overflow) = time.addingReportingOverflow(try decoder.number())
+    guard !overflow else { throw .malformed(offset: decoder.offset) }
+    time = sum
     switch kind {
     case 0:
       let command = try Command(from: &decoder)

@@ -49,7 +49,7 @@ extension Machine {
   }
   /// An address space that still takes operations.
   @inline(__always) func require(_ id: AddressSpaceID) throws(Refusal) {
-    guard spaces.contains(id) else { throw Refusal(.unknownAddressSpace, .addressSpace) }
+    guard spaces.contains(id), !spaces[id].beingForked else { throw Refusal(.unknownAddressSpace, .addressSpace) }
     guard !spaces[id].exiting else { throw Refusal(.addressSpaceExiting, .addressSpace) }
   }
   @inline(__always) func require(_ range: PageRange) throws(Refusal) {
@@ -99,13 +99,18 @@ extension Machine {
     try require(mapping.domain)
     try require(mapping.range)
     guard domains[mapping.domain].kind == .paging else { throw Refusal(.wrongDomainKind, .domain) }
-    guard mapping.rights.contains(.read) else { throw Refusal(.noRights, .rights) }
+    guard mapping.rights == .read || mapping.rights == .readWrite else { throw Refusal(.noRights, .rights) }
     guard domains[mapping.domain].operations.isEmpty else { throw Refusal(.domainInUse, .domain) }
+    // Enough frames for the leaves and the most tables that they can need; first, because it bounds the loops below.
+    let count = mapping.range.count
+    let tables = (count >> 9 + 2) + (count >> 18 + 2) + (count >> 27 + 2)
+    guard UInt64(memory.freeCount) >= (mapping.source == nil ? count : 0) + tables else {
+      throw Refusal(.outOfFrames, .byteCount, figure: UInt64(memory.freeCount))
+    }
     for page in mapping.range.first..<mapping.range.end
     where domains[mapping.domain].references.find(page, level: 0)?.held == true {
       throw Refusal(.overlapsMapping, [.address, .byteCount], figure: page << 12)
     }
-    // Frames first: enough for the leaves and the most tables that they can need.
     var frames: [FrameNumber] = []
     if let source = mapping.source {
       try require(source)
@@ -116,10 +121,6 @@ extension Machine {
         else { throw Refusal(.noAreaInRange, .source, figure: page << 12) }
         frames.append(reference.frame)
       }
-    }
-    let needed = (mapping.source == nil ? mapping.range.count : 0) + mapping.range.count / 512 + 6
-    guard UInt64(memory.freeCount) >= needed else {
-      throw Refusal(.outOfFrames, .byteCount, figure: UInt64(memory.freeCount))
     }
     for offset in 0..<mapping.range.count {
       let page = mapping.range.first + offset
@@ -196,15 +197,15 @@ extension Machine {
   private mutating func enablePRI(_ id: DeviceID, _ allocation: UInt32, _ effects: inout Effects) throws(Refusal) {
     try require(id)
     guard devices[id].profile.pri else { throw Refusal(.priDisabled, .device) }
-    guard !devices[id].priEnabled else { throw Refusal(.priEnabled, .device) }
+    // EBUSY while enabled or not Stopped: an answer to an older group would be taken for one to a new group.
+    guard !devices[id].priEnabled, devices[id].outstanding == 0 else {
+      throw Refusal(.priEnabled, .device, figure: UInt64(devices[id].outstanding))
+    }
     guard allocation > 0, allocation <= settings.pageRequestQueueCapacity else {
       throw Refusal(.allocationTooLarge, .allocation, figure: UInt64(settings.pageRequestQueueCapacity))
     }
     devices[id].priEnabled = true
     devices[id].allocation = allocation
-    devices[id].outstanding = 0
-    devices[id].partial.removeAll()
-    for index in devices[id].groups.indices { devices[id].groups[index] = .init() }
     effects.append(.device(id, .priEnabled(allocation: allocation)))
   }
 

@@ -129,7 +129,7 @@ public struct Machine {
   }
 
   private mutating func begin(at time: Nanoseconds) {
-    self.time = max(self.time, time)
+    self.time = max(self.time, min(time, Self.lastMoment))
     turn += 1
   }
 
@@ -160,7 +160,14 @@ public struct Machine {
 
   // MARK: Durations
 
-  func dilated(_ duration: Nanoseconds) -> Nanoseconds { duration * settings.costs.dilationMilli / 1000 }
+  /// Machine time stops here, 146 years on, so that no sum of a time and a duration overflows.
+  public static let lastMoment: Nanoseconds = 1 << 62
+  private static let longestDuration: Nanoseconds = 1 << 61
+
+  func dilated(_ duration: Nanoseconds) -> Nanoseconds {
+    let (product, overflow) = duration.multipliedReportingOverflow(by: settings.costs.dilationMilli)
+    return overflow ? Self.longestDuration : min(product / 1000, Self.longestDuration)
+  }
 
   mutating func cost(_ distribution: Distribution, times count: Int = 1) -> Nanoseconds {
     dilated(distribution.sample(&costGenerator) * UInt64(count))

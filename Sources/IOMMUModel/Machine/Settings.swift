@@ -27,6 +27,16 @@ public struct Settings: Equatable, Sendable {
   /// Page-table and data words are kept in chunks of 2^n frames: the copy-on-write unit.
   public var chunkFramesLog2: UInt8 = 4
   public init() {}
+
+  /// Whether a machine can be made from these. A shell asks before it makes one from a caller's figures or a log's.
+  public var isUsable: Bool {
+    let sizes = [caches.deviceContext, caches.pasid, caches.iotlb, caches.walk, caches.cpuTLB]
+    let slots = [limits.addressSpaces, limits.domains, limits.devices]
+    // Physical addresses have 40 bits; handles have 16-bit slots, operations 12-bit ones; a group counts in 16 bits.
+    return (2...1 << 28).contains(frameCount) && cpuCount > 0 && gatherBatch > 0 && handlerWorkers > 0
+      && (1...0x7fff).contains(pageRequestQueueCapacity) && limits.operations <= 4096 && chunkFramesLog2 <= 16
+      && sizes.allSatisfy { $0.nonzeroBitCount == 1 && $0 <= 1 << 24 } && slots.allSatisfy { $0 <= 0xffff }
+  }
 }
 
 public enum RecycleOrder: UInt8, Sendable, CaseIterable {

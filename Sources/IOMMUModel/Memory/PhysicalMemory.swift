@@ -144,6 +144,7 @@ public struct PhysicalMemory {
   /// An accounted write: the owner of the frame's present life may know of it.
   @inline(__always)
   public mutating func store(_ number: FrameNumber, _ index: Int, _ value: UInt64) {
+    if Int(number) >= frames.count { create(through: number) }
     let old = load(number, index)
     frames[Int(number)].checksum ^= Self.mix(index, old) ^ Self.mix(index, value)
     storeUnaccounted(number, index, value)
@@ -152,15 +153,20 @@ public struct PhysicalMemory {
   /// A write that no owner knows of: a DMA or an A/D update that reached a life it had no right to. The checksum
   /// stays behind, and finds it when the frame is next freed or given out.
   mutating func storeUnaccounted(_ number: FrameNumber, _ index: Int, _ value: UInt64) {
-    while frames.count <= Int(number) {
-      free.append(FrameNumber(frames.count))
-      frames.append(Frame())
-    }
+    if Int(number) >= frames.count { create(through: number) }
     if frames[Int(number)].words < 0 {
       if value == 0 { return }
       frames[Int(number)].words = words.allocate()
     }
     words[frames[Int(number)].words, index] = value
+  }
+
+  /// A device may write where no owner has been yet: the frames up to there come into being, free.
+  private mutating func create(through number: FrameNumber) {
+    while frames.count <= Int(number) {
+      free.append(FrameNumber(frames.count))
+      frames.append(Frame())
+    }
   }
 
   /// The oracle has given a verdict on a write to this frame.

@@ -116,11 +116,19 @@ extension Machine {
 
   /// hugetlb: a range does not end inside a huge page.
   private func requireWholeBlocks(_ space: AddressSpaceID, _ range: PageRange) throws(Refusal) {
-    for edge in [range.first, range.end] {
-      guard edge > 0, let area = spaces[space].areas.find(edge == range.end ? edge - 1 : edge), area.level > 0 else { continue }
-      let block = UInt64(1) << (9 * UInt64(area.level))
-      guard edge % block == 0 else { throw Refusal(.splitsHugePage, [.address, .byteCount], figure: block << 12) }
+    if let block = splitsBlock(space, range) {
+      throw Refusal(.splitsHugePage, [.address, .byteCount], figure: block << 12)
     }
+  }
+
+  /// Pages of the huge page inside which the range begins or ends; nil: it does not.
+  func splitsBlock(_ space: AddressSpaceID, _ range: PageRange) -> UInt64? {
+    for edge in [range.first, range.end] {
+      guard let area = spaces[space].areas.find(edge == range.end ? edge - 1 : edge), area.level > 0 else { continue }
+      let block = UInt64(1) << (9 * UInt64(area.level))
+      if edge % block != 0 { return block }
+    }
+    return nil
   }
 
   mutating func insert(
@@ -199,7 +207,6 @@ extension Machine {
     }
     if operation.kind == .pageRequestGroup {
       handler.idleWorkers += 1
-      dispatchGroups(&effects)
     } else {
       effects.append(
         .operation(
@@ -207,6 +214,8 @@ extension Machine {
             operation: operation.id, kind: operation.kind, status: operation.status, value: operation.value,
             nanoseconds: time - operation.acceptedAt)))
     }
+    // A worker is idle again, or a slot for an operation is free.
+    dispatchGroups(&effects)
   }
 
   func report(_ letter: OperationStep.Letter, _ operation: Operation, _ range: PageRange, _ effects: inout Effects) {

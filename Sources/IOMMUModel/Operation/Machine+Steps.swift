@@ -7,6 +7,7 @@ extension Machine {
     case .lockRead: lock(&operation, .read, &effects)
     case .lockWrite: lock(&operation, .write, &effects)
     case .unlock: unlock(&operation)
+    case .checkBlocks: checkBlocks(&operation)
     case .insertArea: insertArea(&operation)
     case .detachAreas: detachAreas(&operation)
     case .changeAreas: changeAreas(&operation)
@@ -56,7 +57,7 @@ extension Machine {
     case .domain(let domain)? where domains.contains(domain):
       granted = domains[domain].lock.acquire(operation.id, mode)
     default:
-      operation.fault.code = .invalidRequest
+      if operation.fault.code == .success { operation.fault.code = .invalidRequest }
       return failure(&operation, .objectGone)
     }
     if granted {
@@ -92,6 +93,13 @@ extension Machine {
 
   // MARK: Areas
 
+  /// The areas may have changed while the operation waited for the lock: a huge page is not split now either.
+  private func checkBlocks(_ operation: inout Operation) -> StepOutcome {
+    if splitsBlock(operation.space!, operation.range) == nil { return .through }
+    operation.status = .areasChanged
+    return .go(to: programs.lists[Int(operation.kind.rawValue)].lastIndex(of: .unlock)!)
+  }
+
   private mutating func insertArea(_ operation: inout Operation) -> StepOutcome {
     let space = operation.space!
     if spaces[space].areas.overlaps(operation.range) {
@@ -114,8 +122,7 @@ extension Machine {
     let space = operation.space!
     guard spaces[space].areas.covers(operation.range) else {
       operation.status = .areasChanged
-      operation.step = programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlock)!
-      return .go(to: operation.step)
+      return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlock)!)
     }
     spaces[space].areas.protect(operation.range, operation.rights, turn: turn)
     return .through
@@ -216,6 +223,8 @@ extension Machine {
       let end = min(operation.range.end, (operation.cursor / (span * 512) + 1) * span * 512)
       var count = 0
       while operation.cursor < end {
+        // Behind the huge leaves of one table may lie tables of small ones.
+        if position.level > 0 && isTable(position.table, operation.cursor, position.level) { break }
         if restrict(position, &operation) { count += 1 }
         operation.cursor = (operation.cursor / span + 1) * span
       }
@@ -224,6 +233,10 @@ extension Machine {
       return .again(after: cost(settings.costs.entry, times: count))
     }
     return .through
+  }
+
+  private func isTable(_ table: FrameNumber, _ page: PageNumber, _ level: UInt8) -> Bool {
+    PageTableEntry(bits: memory.load(table, walker.format.index(page, level: level))).isTable
   }
 
   /// Gives one entry the rights of the mprotect; a write right comes back with the next write fault only.
@@ -302,12 +315,13 @@ extension Machine {
     let stamp = stamp(operation)
     let count = operation.gathered.count + operation.tables.count
     var freed = 0
-    for frame in operation.gathered where memory.release(frame, by: stamp) { freed += 1 }
+    // tlb_finish_mmu: the tables go with the flush, the pages of the batch after them.
     for table in operation.tables { memory.release(table, by: stamp) }
+    for frame in operation.gathered where memory.release(frame, by: stamp) { freed += 1 }
     effects.counters.framesFreed += UInt64(freed)
     effects.counters.tablesFreed += UInt64(operation.tables.count)
-    if !operation.gathered.isEmpty { report(.framesFreed, operation, range, &effects) }
     if !operation.tables.isEmpty { report(.tablesFreed, operation, range, &effects) }
+    if !operation.gathered.isEmpty { report(.framesFreed, operation, range, &effects) }
     operation.gathered.removeAll(keepingCapacity: true)
     operation.tables.removeAll(keepingCapacity: true)
     operation.gatherFirst = .max
@@ -335,6 +349,7 @@ extension Machine {
       return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlock)!)
     }
     let child = spaces.insert { AddressSpace(id: $0, root: root) }
+    spaces[child].beingForked = true
     for area in spaces[operation.space!].areas.list {
       var copy = area
       copy.sinceTurn = turn
@@ -348,9 +363,10 @@ extension Machine {
   }
 
   /// copy_page_range runs S … E for each area in turn.
-  private func nextArea(_ operation: inout Operation) -> StepOutcome {
+  private mutating func nextArea(_ operation: inout Operation) -> StepOutcome {
     let areas = spaces[operation.space!].areas.list
     guard let area = areas.first(where: { $0.range.end > operation.cursor }), operation.status == .success else {
+      if let child = operation.child { spaces[child].beingForked = false }
       return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .nextAreaAgain)! + 1)
     }
     operation.window = area.range

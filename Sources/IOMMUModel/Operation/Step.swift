@@ -7,7 +7,7 @@ enum Step: UInt8 {
   case lockRead, lockWrite, unlock
 
   // Areas.
-  case insertArea, detachAreas, changeAreas
+  case checkBlocks, insertArea, detachAreas, changeAreas
 
   // The letters.
   case start
@@ -21,7 +21,7 @@ enum Step: UInt8 {
   case unlinkTables
   case cpuFlush
   case flushSite
-  /// F, then T, of everything gathered.
+  /// T, then F, of everything gathered.
   case free
   /// Goes back to the zap.
   case again
@@ -77,19 +77,19 @@ struct Programs {
     case .munmap:
       // do_munmap: areas leave first; E before the tables are unlinked; C, I, F and T come with tlb_finish_mmu.
       [
-        .lockWrite, .detachAreas, .start, .hold,
+        .lockWrite, .checkBlocks, .detachAreas, .start, .hold,
         .zap, .cpuFlush, .flushSite, .unlockTable, .free, .again,
         .end, .unlinkTables, .cpuFlush, .flushSite, .free, .unlock, .done,
       ]
     case .dontNeed:
       [
-        .lockRead, .start, .hold,
+        .lockRead, .checkBlocks, .start, .hold,
         .zap, .cpuFlush, .flushSite, .unlockTable, .free, .again,
         .end, .cpuFlush, .flushSite, .free, .unlock, .done,
       ]
     case .mprotect:
       // No I of its own in 2014: what E* runs must do.
-      [.lockWrite, .changeAreas, .start, .hold, .protect, .end, .cpuFlush, .unlock, .done]
+      [.lockWrite, .checkBlocks, .changeAreas, .start, .hold, .protect, .end, .cpuFlush, .unlock, .done]
     case .fork:
       [
         .lockWrite, .createChild,
