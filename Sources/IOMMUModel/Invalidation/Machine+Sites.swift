@@ -114,8 +114,9 @@ extension Machine {
   private mutating func turnEmptyTable(on: Bool, _ operation: inout Operation) -> [BindingID]? {
     guard case .addressSpace(let space)? = operation.target else { return [] }
     let users = spaces[space].bindings.filter { bindings[$0].strategy.emptyTable }
-    // An operation that counted itself in counts itself out, also when the last user has gone between.
-    guard on ? !users.isEmpty : operation.countedInEmptyTable else { return [] }
+    // Every window counts, also one that begins without a user: who attaches inside it finds the empty table. An
+    // operation that counted itself in counts itself out.
+    guard on || operation.countedInEmptyTable else { return [] }
     guard spaces[space].emptyTable.holder == .none else {
       spaces[space].emptyTable.waiting.append(operation.id)
       return nil

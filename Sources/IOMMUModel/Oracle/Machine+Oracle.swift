@@ -136,7 +136,10 @@ extension Machine {
   mutating func noteAnswer(_ id: DeviceID, _ request: TranslationRequest, _ answer: IOMMUAnswer, _ wanted: Rights) {
     let key = PageKey(owner: request.pasid, page: request.page)
     if answer.rights.isSuperset(of: wanted) {
-      devices[id].attempts.remove(key)
+      // A read that is granted does not end the struggle for a write.
+      if let slot = devices[id].attempts.find(key), answer.rights.isSuperset(of: devices[id].attempts[slot: slot].rights) {
+        devices[id].attempts.remove(key)
+      }
       return
     }
     let needless = answer.status == .success && ownTableGrants(answer.binding, request.page, wanted)
@@ -149,12 +152,19 @@ extension Machine {
 
   /// Whether the address space's own table grants the right in this very turn.
   private func ownTableGrants(_ binding: BindingID?, _ page: PageNumber, _ wanted: Rights) -> Bool {
-    guard let binding, bindings.contains(binding), case .addressSpace(let space) = bindings[binding].target,
+    guard let binding, bindings.contains(binding), bindings[binding].table != .cut, case .addressSpace(let space) = bindings[binding].target,
       spaces.contains(space), page < PageRange.all.end
     else { return false }
     let (position, entry) = locate(spaces[space].root, page)
     guard entry.isPresent, position.level == 0 || !entry.isTable else { return false }
     return !wanted.contains(.write) || entry.isWritable
+  }
+
+  /// An Invalid Request: the device goes on without these pages, and a later access begins anew.
+  mutating func endAttempts(_ group: PageRequestGroup) {
+    for member in 0..<group.count {
+      devices[group.device].attempts.remove(PageKey(owner: group.pasid, page: group[member].page))
+    }
   }
 
   /// A success answer for one page: too many of them without a change between are a livelock.
@@ -189,7 +199,10 @@ extension Machine {
     try require(id)
     try require(pasid)
     let key = PageKey(owner: pasid, page: page)
-    let attempt = devices[id].attempts[key]
+    // While PRI is off an access is abandoned without a request of its own.
+    let isOff = devices[id].profile.pri && !devices[id].priEnabled
+    let attempt =
+      devices[id].attempts[key] ?? (isOff ? Attempt(sinceTurn: turn, sinceTime: time, rights: rights, needless: false) : nil)
     guard !devices[id].priEnabled || (attempt?.requests ?? 0) > devices[id].profile.retryLimit else {
       throw Refusal(.retriesLeft, .device, figure: UInt64(devices[id].profile.retryLimit) + 1)
     }

@@ -59,7 +59,7 @@ extension Machine {
     let group = operation.group!
     guard let space = operation.space, spaces.contains(space) else {
       effects.counters.refusedFaults += UInt64(group.count - operation.fault.index)
-      operation.fault.code = .invalidRequest
+      if operation.fault.code == .success { operation.fault.code = .invalidRequest }
       return failure(&operation, .objectGone)
     }
     guard operation.fault.index < group.count else { return failure(&operation, .success) }
@@ -191,6 +191,8 @@ extension Machine {
   }
 
   mutating func unlockAgain(_ operation: inout Operation) -> StepOutcome {
+    // The fault is over, whatever its operation does next: what it dropped is legal no longer.
+    operation.dropped.removeAll(keepingCapacity: true)
     _ = unlock(&operation)
     if operation.group == nil && operation.status != .success { return failure(&operation, operation.status) }
     return .go(to: 0)

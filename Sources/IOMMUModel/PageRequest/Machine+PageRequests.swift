@@ -130,14 +130,23 @@ extension Machine {
         pasid: group.pasid, groupIndex: group.index, code: operation.fault.code,
         serviceNanoseconds: time - group.arrivedAt, memberCount: members)
       effects.append(.pageResponse(group.device, response))
-      if response.code == .responseFailure && devices[group.device].priEnabled {
-        devices[group.device].priEnabled = false
-        effects.append(.device(group.device, .priDisabled))
-      }
+      if response.code == .responseFailure && devices[group.device].priEnabled { disablePRI(group.device, &effects) }
+      if response.code == .invalidRequest { endAttempts(group) }
     }
     operation.group!.answered = true
     wakeDrains()
     return .through
+  }
+
+  /// A Response Failure switches PRI off. Groups whose last member has not come never get it now, and go; the
+  /// complete ones are still answered, and until then PRI is not Stopped.
+  private mutating func disablePRI(_ id: DeviceID, _ effects: inout Effects) {
+    devices[id].priEnabled = false
+    let groups = devices[id].groups
+    queue.entries.removeAll { $0.device == id && !groups[Int($0.request.groupIndex)].closed }
+    devices[id].partial.removeAll { !groups[Int($0.request.groupIndex)].closed }
+    for index in groups.indices where !groups[index].closed { _ = closeGroup(id, UInt16(index)) }
+    effects.append(.device(id, .priDisabled))
   }
 
   // MARK: Detach
