@@ -175,7 +175,9 @@ extension Machine {
         break
       }
     }
-    guard case .leaf(let leaf) = result else { return IOMMUAnswer(status: .success, via: via, binding: entry.binding) }
+    if stale { explainStaleTables(path) }
+    // The tables on the way are cached whether or not they led to a page: the entries that point to them are present
+    // (Intel SDM vol. 3, 4.10.3).
     if path.count > 1 {
       for step in 1..<path.count {
         let position = path[step].0
@@ -186,6 +188,7 @@ extension Machine {
             throughFreedTable: stale))
       }
     }
+    guard case .leaf(let leaf) = result else { return IOMMUAnswer(status: .success, via: via, binding: entry.binding) }
     let dirty = wantsWrite && leaf.rights.contains(.write)
     let life = memory.generation(leaf.frame)
     caches.translations.insert(
@@ -195,5 +198,10 @@ extension Machine {
     return IOMMUAnswer(
       status: .success, frame: leaf.frame, generation: life, level: leaf.level, rights: leaf.rights, via: via,
       throughFreedTable: stale, binding: entry.binding)
+  }
+
+  /// Accessed and Dirty bits may have been written into every table on a stale way: the verdict stands for all.
+  private mutating func explainStaleTables(_ path: WalkPath) {
+    for step in 0..<path.count where memory.isStaleTable(path[step].0.table) { memory.explain(path[step].0.table) }
   }
 }
