@@ -61,6 +61,9 @@ struct Slab<ID: Handle, Element> {
     }
   }
 
+  /// What the handles of later insertions follow from.
+  var handleState: [UInt32] { generations + free }
+
   /// Live handles, by slot.
   var ids: [ID] {
     positions.indices.filter { positions[$0] >= 0 }.map { ID(slot: $0, generation: generations[$0]) }

@@ -11,11 +11,23 @@ extension Machine {
     encoder.put(serviceGenerator.state)
     encoder.put(lastOperationNumber)
     encoder.put(lastEpoch)
+    for slots in [spaces.handleState, domains.handleState, devices.handleState, bindings.handleState] {
+      encoder.put(slots.count)
+      for word in slots { encoder.put(word) }
+    }
+    encoder.put(freeOperationSlots.count)
+    for slot in freeOperationSlots { encoder.put(slot) }
     encodeMemory(&encoder)
     encodeSpaces(&encoder)
     encodeDevices(&encoder)
     encodeOperations(&encoder)
     encodeCaches(&encoder)
+    for record in history.records {
+      encoder.put(record.operation.rawValue)
+      encoder.put(record.kind.rawValue)
+      encoder.put(record.startedAt)
+      encoder.put(record.flushedAt)
+    }
   }
 
   /// Our own hash over the canonical bytes.
@@ -48,12 +60,13 @@ extension Machine {
       encoder.put(frame.explained)
       encoder.put(frame.checksum)
       encode(frame.freedBy, &encoder)
-      guard frame.words >= 0 else { continue }
-      for index in 0..<Page.wordCount {
-        let word = memory.load(FrameNumber(number), index)
-        if word != 0 {
-          encoder.put(index + 1)
-          encoder.put(word)
+      if frame.words >= 0 {
+        for index in 0..<Page.wordCount {
+          let word = memory.load(FrameNumber(number), index)
+          if word != 0 {
+            encoder.put(index + 1)
+            encoder.put(word)
+          }
         }
       }
       encoder.put(0)
@@ -74,7 +87,8 @@ extension Machine {
       let space = spaces[id]
       encoder.put(id.rawValue)
       encoder.put(space.root)
-      encoder.put(space.exiting)
+      encoder.put((space.exiting ? 1 : 0) | (space.beingForked ? 2 : 0))
+      for binding in space.bindings { encoder.put(binding.rawValue) }
       for area in space.areas.list {
         area.range.encode(to: &encoder)
         encoder.put(area.rights.rawValue)
@@ -94,6 +108,7 @@ extension Machine {
       encoder.put(id.rawValue)
       encoder.put(domain.kind.rawValue)
       encoder.put(domain.root)
+      for binding in domain.bindings { encoder.put(binding.rawValue) }
       encode(domain.lock, &encoder)
       encode(domain.references, &encoder)
     }
@@ -105,6 +120,8 @@ extension Machine {
       encoder.put(binding.pasid)
       encoder.put(Self.tag(binding.target))
       encoder.put(binding.strategy.sites.rawValue)
+      encoder.put(
+        (binding.strategy.emptyTable ? 1 : 0) | (binding.strategy.flushesATC ? 2 : 0) | (binding.strategy.release ? 4 : 0))
       encoder.put(binding.root)
       encoder.put(binding.rootGeneration)
       encoder.put(binding.table.rawValue)
@@ -148,6 +165,8 @@ extension Machine {
       let device = devices[id]
       encoder.put(id.rawValue)
       encoder.put(device.epoch)
+      Command.registerDevice(device.profile).encode(to: &encoder)
+      for binding in device.bindings { encoder.put(binding.rawValue) }
       encoder.put(device.fenced)
       encoder.put(device.order)
       encoder.put(device.priEnabled)
@@ -177,6 +196,7 @@ extension Machine {
           Command.dma(id, dma.request).encode(to: &encoder)
           encoder.put(dma.physicalAddress)
           encoder.put(dma.landsAt)
+          encoder.put(dma.translation != nil)
           if let grant = dma.translation { encode(grant, &encoder) }
         case .completion(let vector): encoder.put(UInt64(vector) | 1 << 40)
         case .drain(let operation): encoder.put(operation.rawValue | 1 << 62)
@@ -237,6 +257,15 @@ extension Machine {
       operation.window.encode(to: &encoder)
       encoder.put(operation.cursor)
       encoder.put(operation.rights.rawValue)
+      encoder.put(operation.level)
+      if let access = operation.cpuAccess, let space = operation.space {
+        OperationRequest.cpuAccess(space, access).encode(to: &encoder)
+      }
+      if let (device, pasid, binding) = operation.detached {
+        encoder.put(device.rawValue)
+        encoder.put(pasid)
+        encoder.put(binding.rawValue)
+      }
       encoder.put(operation.status.rawValue)
       encoder.put(operation.value)
       encoder.put(operation.turn)
