@@ -113,6 +113,63 @@ struct Bench {
     return answer
   }
 
+  /// A device that shares an address space as PASID 5, with an area of 16 pages at 0x100.
+  static func shared(_ strategy: Strategy, _ change: (inout Settings) -> Void = { _ in }) throws -> (
+    Bench, AddressSpaceID, DeviceID
+  ) {
+    var bench = Bench(change)
+    let space = try bench.addressSpace()
+    let device = try bench.device()
+    try bench.apply(.attach(device, 5, .addressSpace(space, strategy)))
+    try bench.map(space, 0x100, 16)
+    return (bench, space, device)
+  }
+  /// The page is served and translated: the device holds a grant.
+  @discardableResult
+  mutating func grant(_ device: DeviceID, _ page: PageNumber, noWrite: Bool = false) throws -> TranslationAnswer {
+    _ = try request(device, 5, page, noWrite ? .read : .readWrite)
+    return try translate(device, 5, page, noWrite: noWrite)
+  }
+  /// A DMA that has been issued and has not landed.
+  mutating func issue(
+    _ device: DeviceID, _ page: PageNumber, at physicalAddress: UInt64? = nil, write: UInt64? = nil, pasid: PASID = 5
+  ) throws {
+    try apply(
+      .dma(
+        device,
+        DMARequest(
+          tag: 9, write: write != nil, translated: physicalAddress != nil, pasid: pasid,
+          address: physicalAddress ?? page << 12, page: page, value: write ?? 0)))
+  }
+  mutating func send(
+    _ device: DeviceID, _ page: PageNumber, index: UInt16, last: Bool = true, _ rights: Rights = .readWrite,
+    pasid: PASID = 5
+  ) throws {
+    try apply(.pageRequest(device, PageRequest(pasid: pasid, page: page, rights: rights, groupIndex: index, last: last)))
+  }
+  /// What a command is refused for; nil: it was accepted.
+  mutating func refusal(_ command: Command) -> Refusal.Reason? {
+    let before = machine.stateHash()
+    effects.removeAll()
+    do throws(Refusal) {
+      _ = try machine.apply(command, at: machine.time, into: &effects)
+      take()
+      return nil
+    } catch {
+      if machine.stateHash() != before || !effects.list.isEmpty { return nil }
+      return error.reason
+    }
+  }
+  /// Runs until nothing is due within a second, completing every invalidation of these devices on the way.
+  mutating func finish(_ devices: [DeviceID] = []) throws {
+    while true {
+      run(until: machine.time + 500_000_000)
+      let owing = devices.filter { !owed($0).isEmpty }
+      if owing.isEmpty { return }
+      for device in owing { try completeAll(device) }
+    }
+  }
+
   // MARK: What was seen
 
   func outcome(_ id: OperationID) -> OperationOutcome? {
@@ -133,6 +190,19 @@ struct Bench {
       try apply(.complete(device, itagVector: vector))
       settle()
     }
+  }
+  var kinds: [VerdictKind] { verdicts.map(\.kind) }
+  func letters(of id: OperationID) -> [OperationStep.Letter] {
+    seen.compactMap { if case .step(let step) = $0, step.operation == id { step.letter } else { nil } }
+  }
+  func ignored(_ device: DeviceID) -> [IgnoredMessage] {
+    seen.compactMap { if case .device(device, .ignored(let message)) = $0 { message } else { nil } }
+  }
+  func responses(_ device: DeviceID) -> [PageResponse] {
+    seen.compactMap { if case .pageResponse(device, let response) = $0 { response } else { nil } }
+  }
+  func answers(_ device: DeviceID) -> [DMAAnswer] {
+    seen.compactMap { if case .dma(device, let answer) = $0 { answer } else { nil } }
   }
   var letters: [OperationStep.Letter] {
     seen.compactMap { if case .step(let step) = $0 { step.letter } else { nil } }
