@@ -183,8 +183,9 @@ struct Bench {
   func owed(_ device: DeviceID) -> [Invalidation] {
     machine.devices[device].itags.filter { $0.state == .owed }.map(\.invalidation)
   }
+  /// Completes what is owed until nothing is, or until what is owed waits behind DMA that is still on its way.
   mutating func completeAll(_ device: DeviceID) throws {
-    while true {
+    while machine.devices[device].dmaInFlight == 0 {
       let vector = owed(device).reduce(UInt32(0)) { $0 | 1 << UInt32($1.itag) }
       if vector == 0 { return }
       try apply(.complete(device, itagVector: vector))
