@@ -91,7 +91,7 @@ import Testing
   @Test func `A misbehaving device adds its own verdict to a strategy that is clean`() {
     let expected = ExpectedVerdicts(misbehaviour: "forges-addresses")
     #expect(expected.expectation("invalidate-range", "FORGED_TRANSLATION") == .some)
-    #expect(expected.expectation("invalidate-range", "STALE_DMA") == .zero)
+    #expect(expected.expectation("invalidate-range", "GAVE_UP") == .zero)
   }
 }
 
