@@ -67,7 +67,8 @@ struct Bench {
     guard case .operation(let id) = try apply(.start(request)) else { throw Surprise() }
     return id
   }
-  mutating func map(_ space: AddressSpaceID, _ first: PageNumber, _ count: UInt64, _ rights: Rights = .readWrite) throws {
+  mutating func map(_ space: AddressSpaceID, _ first: PageNumber, _ count: UInt64, _ rights: Rights = .readWrite) throws
+  {
     try start(.mmap(space, PageRange(first: first, count: count), rights, pageSizeLog2: 12))
     settle()
   }
@@ -145,7 +146,8 @@ struct Bench {
     _ device: DeviceID, _ page: PageNumber, index: UInt16, last: Bool = true, _ rights: Rights = .readWrite,
     pasid: PASID = 5
   ) throws {
-    try apply(.pageRequest(device, PageRequest(pasid: pasid, page: page, rights: rights, groupIndex: index, last: last)))
+    try apply(
+      .pageRequest(device, PageRequest(pasid: pasid, page: page, rights: rights, groupIndex: index, last: last)))
   }
   /// What a command is refused for; nil: it was accepted.
   mutating func refusal(_ command: Command) -> Refusal.Reason? {

@@ -37,10 +37,15 @@ import Testing
     try bench.completeAll(device)
     #expect(operations.allSatisfy { bench.outcome($0)?.status == .success })
     #expect(bench.counters.completions == 34)
-    #expect(Set(bench.seen.compactMap { if case .invalidation(_, let pushed) = $0 { pushed.order } else { nil } }).count == 34)
+    #expect(
+      Set(bench.seen.compactMap { if case .invalidation(_, let pushed) = $0 { pushed.order } else { nil } }).count == 34
+    )
   }
 
-  @Test func `a time-out fences first, then ends the waits, also of those in the queue; its tags are dead in this epoch`() throws {
+  @Test
+  func `a time-out fences first, then ends the waits, also of those in the queue; its tags are dead in this epoch`()
+    throws
+  {
     var (bench, device, operations) = try flood(33) { $0.invalidationTimeout = 1000 }
     try bench.apply(.complete(device, itagVector: 1))
     bench.settle()
@@ -128,7 +133,8 @@ import Testing
     #expect(bench.answers(device).count == 2)
   }
 
-  @Test func `untranslated DMA that passed the IOMMU has landed before I is complete, with and without an ATC`() throws {
+  @Test func `untranslated DMA that passed the IOMMU has landed before I is complete, with and without an ATC`() throws
+  {
     for strategy in [Strategy.invalidateRange, .invalidateRangeWithoutATC] {
       var (bench, space, device) = try Bench.shared(strategy) { $0.costs.dmaLanding = .constant(1000) }
       try bench.store(space, 0x100, 1)
@@ -156,7 +162,9 @@ import Testing
     #expect(ends == Array(repeating: .removed, count: 32))
     #expect(bench.answers(device).isEmpty)
     #expect(bench.refusal(.complete(device, itagVector: 1)) == .unknownDevice)
-    guard case .device(let again, let epoch) = try bench.apply(.registerDevice(DeviceProfile(rid: 8))) else { throw Surprise() }
+    guard case .device(let again, let epoch) = try bench.apply(.registerDevice(DeviceProfile(rid: 8))) else {
+      throw Surprise()
+    }
     #expect(again != device)
     #expect(epoch == 2)
     #expect(bench.machine.bindings.count == 0)
@@ -179,7 +187,10 @@ import Testing
 
   // MARK: The empty table's counter
 
-  @Test func `a second S returns only after the first one's flush is complete, a third at once, and the last E restores`() throws {
+  @Test
+  func `a second S returns only after the first one's flush is complete, a third at once, and the last E restores`()
+    throws
+  {
     var (bench, space, device) = try Bench.shared(.emptyTable) { $0.hold = 1000 }
     try bench.store(space, 0x10f, 1)
     func letters(_ id: OperationID) -> [OperationStep.Letter] { bench.letters(of: id) }

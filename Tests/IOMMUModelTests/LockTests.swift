@@ -81,7 +81,9 @@ import Testing
     #expect(bench.letters(of: id).firstIndex(of: .flushed)! < bench.letters(of: id).firstIndex(of: .framesFreed)!)
   }
 
-  @Test func `the page-table lock is held across C and I of a COW break, and two breaks of one page make one copy`() throws {
+  @Test func `the page-table lock is held across C and I of a COW break, and two breaks of one page make one copy`()
+    throws
+  {
     var (bench, space, device, other) = try pair()
     try bench.start(.fork(space))
     try bench.finish([device])

@@ -16,7 +16,8 @@ import Testing
       .unmap(domain, range), .detach(device, 0xf_ffff),
     ]
     return starts.map(Command.start) + [
-      .createAddressSpace, .createDomain(.paging), .createDomain(.identity), .createDomain(.blocked), .destroyDomain(domain),
+      .createAddressSpace, .createDomain(.paging), .createDomain(.identity), .createDomain(.blocked),
+      .destroyDomain(domain),
       .map(DomainMapping(domain: domain, range: range, rights: .read)),
       .map(DomainMapping(domain: domain, range: range, rights: .readWrite, source: space, sourceFirst: 5)),
       .registerDevice(DeviceProfile(rid: 0xffff, ats: true, pri: false, pasid: true, priAllocation: 7, retryLimit: 9)),
@@ -32,7 +33,8 @@ import Testing
     var writer = LogWriter(settings: Settings(), build: "tests")
     var ends = [writer.byteCount]
     for (index, command) in commands.enumerated() {
-      writer.append(command, index % 2 == 0 ? .none : .operation(OperationID(rawValue: UInt64(index))), at: UInt64(index * 100))
+      writer.append(
+        command, index % 2 == 0 ? .none : .operation(OperationID(rawValue: UInt64(index))), at: UInt64(index * 100))
       ends.append(writer.byteCount)
       writer.append(pending: UInt64(index) << 30, at: UInt64(index * 100 + 7))
       ends.append(writer.byteCount)
@@ -48,12 +50,15 @@ import Testing
       let entry = try reader.next()
       guard case .command(command, _)? = entry?.turn else { throw Surprise() }
       #expect(entry?.time == UInt64(index * 100))
-      #expect(try reader.next() == Log.Entry(time: UInt64(index * 100 + 7), turn: .pending(sequence: UInt64(index) << 30)))
+      #expect(
+        try reader.next() == Log.Entry(time: UInt64(index * 100 + 7), turn: .pending(sequence: UInt64(index) << 30)))
     }
     #expect(try reader.next() == nil)
   }
 
-  @Test func `a log torn at any byte is a whole prefix, and then a typed error that names where the torn entry begins`() throws {
+  @Test func `a log torn at any byte is a whole prefix, and then a typed error that names where the torn entry begins`()
+    throws
+  {
     let (bytes, ends) = log()
     for length in ends[0]...bytes.count {
       var reader = try LogReader(Array(bytes[..<length]))
@@ -79,7 +84,9 @@ import Testing
     #expect(throws: LogError.notALog) { try LogReader([]) }
   }
 
-  @Test func `any changed byte gives another log or a typed error, and a machine can always be made from its settings`() throws {
+  @Test func `any changed byte gives another log or a typed error, and a machine can always be made from its settings`()
+    throws
+  {
     let (bytes, ends) = log()
     for index in Log.magic.count..<bytes.count {
       for bit in 0..<8 where index < ends[0] || bit == index % 8 {

@@ -16,7 +16,9 @@ import Testing
     #expect(bench.refusal(.map(pinned)) == .overlapsMapping)
     #expect(
       bench.refusal(
-        .map(DomainMapping(domain: domain, range: PageRange(first: 0x20, count: 2), rights: .read, source: space, sourceFirst: 0x100)))
+        .map(
+          DomainMapping(
+            domain: domain, range: PageRange(first: 0x20, count: 2), rights: .read, source: space, sourceFirst: 0x100)))
         == .noAreaInRange, "the second page has no frame")
     try bench.apply(.attach(device, 0, .domain(domain)))
     try bench.issue(device, 0x10, pasid: 0)
@@ -74,7 +76,9 @@ import Testing
 
   // MARK: Large pages
 
-  @Test(arguments: [UInt8(21), 30]) func `a large leaf is faulted in, granted whole, used inside, and not split`(sizeLog2: UInt8) throws {
+  @Test(arguments: [UInt8(21), 30]) func `a large leaf is faulted in, granted whole, used inside, and not split`(
+    sizeLog2: UInt8
+  ) throws {
     let pages = UInt64(1) << UInt64(sizeLog2 - 12)
     var bench = Bench { $0.frameCount = UInt32(pages) * 2 + 64 }
     let space = try bench.addressSpace()
@@ -94,9 +98,11 @@ import Testing
     #expect(bench.machine.caches.translations.slots.contains { bench.machine.caches.translations.entry(at: $0) != nil })
     for offset in [UInt64(0), 0x123, pages - 1] {
       try bench.applyCheap(
-        .dma(device, DMARequest(
-          tag: 1, write: true, translated: true, pasid: 5, address: answer.physicalAddress + offset << 12,
-          page: pages + offset, value: offset + 7)))
+        .dma(
+          device,
+          DMARequest(
+            tag: 1, write: true, translated: true, pasid: 5, address: answer.physicalAddress + offset << 12,
+            page: pages + offset, value: offset + 7)))
       let load = CPUAccess(cpu: 0, kind: .load, address: (pages + offset) << 12)
       let id = try bench.startCheap(.cpuAccess(space, load))
       #expect(bench.outcome(id)?.value == offset + 7)
@@ -114,7 +120,9 @@ import Testing
       try bench.applyCheap(.complete(device, itagVector: .max))
     }
     try bench.applyCheap(
-      .dma(device, DMARequest(tag: 1, write: true, translated: true, pasid: 5, address: answer.physicalAddress, page: pages)))
+      .dma(
+        device,
+        DMARequest(tag: 1, write: true, translated: true, pasid: 5, address: answer.physicalAddress, page: pages)))
     #expect(bench.kinds == [.usedAfterCompletion])
     #expect(bench.machine.memory.isFree(FrameNumber(answer.physicalAddress >> 12) + 0x123))
   }
@@ -135,7 +143,8 @@ import Testing
 
   // MARK: Memory
 
-  @Test(arguments: RecycleOrder.allCases) func `frames come back in the order that was set`(order: RecycleOrder) throws {
+  @Test(arguments: RecycleOrder.allCases) func `frames come back in the order that was set`(order: RecycleOrder) throws
+  {
     var bench = Bench { $0.recycleOrder = order }
     let space = try bench.addressSpace()
     try bench.map(space, 0x100, 32)
@@ -161,7 +170,8 @@ import Testing
     let frame = bench.machine.spaces[space].references.find(0x100, level: 0)!.frame
     bench.machine.memory.storeUnaccounted(frame, 3, 0xbad)
     bench.effects.removeAll()
-    _ = try bench.machine.apply(.start(.dontNeed(space, PageRange(first: 0x100, count: 1))), at: 0, into: &bench.effects)
+    _ = try bench.machine.apply(
+      .start(.dontNeed(space, PageRange(first: 0x100, count: 1))), at: 0, into: &bench.effects)
     bench.machine.run(until: 0, limit: 1000, into: &bench.effects)
     #expect(bench.effects.counters.corruptedFrames == 1)
     #expect(bench.effects.counters.unexplainedCorruptions == 1)
@@ -171,7 +181,9 @@ import Testing
     #expect(bench.counters.corruptedFrames == 1, "in its free time, too")
   }
 
-  @Test(arguments: OracleAction.allCases) func `a wrong write is recorded, and then performed, blocked or poisoned`(action: OracleAction) throws {
+  @Test(arguments: OracleAction.allCases) func `a wrong write is recorded, and then performed, blocked or poisoned`(
+    action: OracleAction
+  ) throws {
     var (bench, space, device) = try Bench.shared(.none) { $0.oracleAction = action }
     let answer = try bench.grant(device, 0x100)
     try bench.start(.dontNeed(space, PageRange(first: 0x100, count: 1)))
@@ -257,8 +269,10 @@ import Testing
     let wide = PageRange(first: 1 << 35, count: 1)
     let endless = PageRange(first: 1, count: .max)
     let cases: [(Command, Refusal.Reason)] = [
-      (.start(.munmap(nowhere, range)), .unknownAddressSpace), (.start(.munmap(space, PageRange(first: 1, count: 0))), .emptyRange),
-      (.start(.munmap(space, wide)), .rangeOutsideAddressSpace), (.start(.dontNeed(space, endless)), .rangeOutsideAddressSpace),
+      (.start(.munmap(nowhere, range)), .unknownAddressSpace),
+      (.start(.munmap(space, PageRange(first: 1, count: 0))), .emptyRange),
+      (.start(.munmap(space, wide)), .rangeOutsideAddressSpace),
+      (.start(.dontNeed(space, endless)), .rangeOutsideAddressSpace),
       (.start(.dontNeed(space, PageRange(first: 0x900, count: 1))), .noAreaInRange),
       (.start(.mmap(space, range, .read, pageSizeLog2: 12)), .overlapsArea),
       (.start(.mmap(space, PageRange(first: 0x900, count: 1), .read, pageSizeLog2: 13)), .misaligned),
@@ -266,10 +280,14 @@ import Testing
       (.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: 4))), .misaligned),
       (.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: .max & ~7))), .rangeOutsideAddressSpace),
       (.start(.unmap(no, range)), .unknownDomain), (.start(.detach(device, 6)), .pasidNotAttached),
-      (.destroyDomain(no), .unknownDomain), (.map(DomainMapping(domain: no, range: range, rights: .read)), .unknownDomain),
-      (.registerDevice(DeviceProfile(rid: 8)), .ridTaken), (.registerDevice(DeviceProfile(rid: 9, ats: false)), .atsDisabled),
-      (.registerDevice(DeviceProfile(rid: 9, priAllocation: 0)), .allocationTooLarge), (.removeDevice(ghost), .unknownDevice),
-      (.attach(device, 5, .addressSpace(space, .none)), .pasidTaken), (.attach(device, 1 << 20, .domain(no)), .pasidOutOfRange),
+      (.destroyDomain(no), .unknownDomain),
+      (.map(DomainMapping(domain: no, range: range, rights: .read)), .unknownDomain),
+      (.registerDevice(DeviceProfile(rid: 8)), .ridTaken),
+      (.registerDevice(DeviceProfile(rid: 9, ats: false)), .atsDisabled),
+      (.registerDevice(DeviceProfile(rid: 9, priAllocation: 0)), .allocationTooLarge),
+      (.removeDevice(ghost), .unknownDevice),
+      (.attach(device, 5, .addressSpace(space, .none)), .pasidTaken),
+      (.attach(device, 1 << 20, .domain(no)), .pasidOutOfRange),
       (.enablePRI(device, allocation: 1), .priEnabled),
       (.translate(ghost, TranslationRequest(tag: 0, pasid: 0, page: 0, noWrite: true)), .unknownDevice),
       (.dma(device, DMARequest(tag: 0, write: true, translated: true, pasid: 0, address: 4, page: 0)), .misaligned),
@@ -289,7 +307,9 @@ extension Bench {
   @discardableResult
   mutating func startCheap(_ request: OperationRequest) throws -> OperationID {
     effects.removeAll()
-    guard case .operation(let id) = try machine.apply(.start(request), at: machine.time, into: &effects) else { throw Surprise() }
+    guard case .operation(let id) = try machine.apply(.start(request), at: machine.time, into: &effects) else {
+      throw Surprise()
+    }
     settleCheap()
     return id
   }

@@ -140,7 +140,8 @@ import Testing
     }
   }
 
-  @Test func `invalidations go to the IOMMU's caches first, then to the device, and F waits for its completion`() throws {
+  @Test func `invalidations go to the IOMMU's caches first, then to the device, and F waits for its completion`() throws
+  {
     var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.costs.iotlbFlush = .constant(1000) }
     let answer = try bench.grant(device, 0x100)
     try bench.start(.dontNeed(space, PageRange(first: 0x100, count: 1)))

@@ -41,7 +41,11 @@ import Testing
     #expect(try bench.request(device, 5, 0x100) == .success)
   }
 
-  @Test func `without a free frame the answer is Response Failure, PRI is off until it is enabled anew, and requests are ignored`() throws {
+  @Test
+  func
+    `without a free frame the answer is Response Failure, PRI is off until it is enabled anew, and requests are ignored`()
+    throws
+  {
     var (bench, device) = try RegressionTests().benchWithPRIOff()
     #expect(bench.seen.contains { if case .device(device, .priDisabled) = $0 { true } else { false } })
     try bench.send(device, 0x100, index: 1)
@@ -84,7 +88,10 @@ import Testing
     #expect(bench.refusal(.pageRequest(device, request)) == .groupIndexOutOfRange)
   }
 
-  @Test func `an overflow answers the last of a group with Success, drops others, and stays until the interrupt thread`() throws {
+  @Test
+  func `an overflow answers the last of a group with Success, drops others, and stays until the interrupt thread`()
+    throws
+  {
     var bench = Bench {
       $0.pageRequestQueueCapacity = 4
       $0.costs.interrupt = .constant(1000)
@@ -194,7 +201,9 @@ import Testing
     return (bench, space, device)
   }
 
-  @Test func `giving up is refused before the retries are used up, and is GAVE_UP after limit plus one requests`() throws {
+  @Test func `giving up is refused before the retries are used up, and is GAVE_UP after limit plus one requests`()
+    throws
+  {
     var (bench, _, device) = try window()
     #expect(bench.refusal(.giveUp(device, 5, 0x10f, .read)) == .retriesLeft)
     #expect(try bench.request(device, 5, 0x10f) == .success)
@@ -234,7 +243,11 @@ import Testing
     }
   }
 
-  @Test func `more successes for a page than the limit, without a change of it, are a LIVELOCK; a change starts the count anew`() throws {
+  @Test
+  func
+    `more successes for a page than the limit, without a change of it, are a LIVELOCK; a change starts the count anew`()
+    throws
+  {
     var (bench, _, device) = try window { $0.livelockLimit = 2 }
     for count in 1...3 {
       #expect(try bench.translate(device, 5, 0x10f).rights == [])

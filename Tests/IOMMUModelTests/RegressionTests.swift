@@ -66,7 +66,9 @@ import Testing
   }
 
   @Test func `times and durations at the end of the clock overflowed`() throws {
-    var bench = Bench { $0.costs = CostModel(); $0.costs.dilationMilli = .max; $0.hold = .max }
+    var bench = Bench {
+      $0.costs = CostModel(); $0.costs.dilationMilli = .max; $0.hold = .max
+    }
     let space = try bench.addressSpace()
     try bench.map(space, 0x100, 1)
     try bench.apply(.start(.munmap(space, PageRange(first: 0x100, count: 1))), at: .max)
@@ -140,7 +142,9 @@ import Testing
   }
 
   @Test func `after PRI was enabled anew an old group's answer closed a new group of the same index`() throws {
-    var bench = Bench { $0.frameCount = 12; $0.handlerWorkers = 1 }
+    var bench = Bench {
+      $0.frameCount = 12; $0.handlerWorkers = 1
+    }
     let space = try bench.addressSpace()
     let device = try bench.device()
     try bench.apply(.attach(device, 5, .addressSpace(space, .invalidateRange)))

@@ -37,7 +37,8 @@ import Testing
     }
   }
 
-  @Test(arguments: seeds) func `BoundedCache answers what was put in last or nothing, and keeps what fits`(seed: UInt64) {
+  @Test(arguments: seeds) func `BoundedCache answers what was put in last or nothing, and keeps what fits`(seed: UInt64)
+  {
     var random = SeededGenerator(seed: seed)
     var fast = BoundedCache<UInt64>(entryCount: 16)
     var slow: [(key: BoundedCache<UInt64>.Key, value: UInt64)] = []
@@ -67,7 +68,8 @@ import Testing
     for page in UInt64(0)..<4 { roomy.insert(.init(owner: 0, page: page), page) }
     #expect((UInt64(0)..<4).allSatisfy { roomy.find(.init(owner: 0, page: $0)) == $0 }, "one set holds four")
     roomy.insert(.init(owner: 0, page: 9), 9)
-    #expect(roomy.find(.init(owner: 0, page: 0)) == nil && roomy.find(.init(owner: 0, page: 1)) == 1, "replaced in turn")
+    #expect(
+      roomy.find(.init(owner: 0, page: 0)) == nil && roomy.find(.init(owner: 0, page: 1)) == 1, "replaced in turn")
   }
 
   @Test(arguments: seeds) func `Areas say of each page what a dictionary of pages says`(seed: UInt64) {
@@ -97,7 +99,9 @@ import Testing
     }
   }
 
-  @Test(arguments: seeds) func `PhysicalMemory gives each frame to one holder, zeroed, and counts the free ones`(seed: UInt64) {
+  @Test(arguments: seeds) func `PhysicalMemory gives each frame to one holder, zeroed, and counts the free ones`(
+    seed: UInt64
+  ) {
     var random = SeededGenerator(seed: seed)
     var fast = PhysicalMemory(frameCount: 64, recycleOrder: RecycleOrder.allCases[Int(seed % 3)], seed: seed)
     var held: [FrameNumber: (references: Int, word: UInt64)] = [:]
@@ -114,7 +118,10 @@ import Testing
         lives[frame] = fast.generation(frame)
         held[frame] = (1, 0)
       case 3..<6:
-        guard let (frame, state) = held.sorted(by: { $0.key < $1.key }).dropFirst(Int(random.next(below: UInt64(held.count + 1)))).first
+        guard
+          let (frame, state) = held.sorted(by: { $0.key < $1.key }).dropFirst(
+            Int(random.next(below: UInt64(held.count + 1)))
+          ).first
         else { continue }
         #expect(fast.load(frame, 7) == state.word, "seed \(seed)")
         let freed = fast.release(frame, by: .none)

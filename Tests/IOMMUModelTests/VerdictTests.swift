@@ -19,7 +19,9 @@ import Testing
 
   // MARK: STALE_DMA
 
-  @Test func `a read of a page that is no longer referenced is legal while the DONTNEED runs, and STALE_DMA after it`() throws {
+  @Test func `a read of a page that is no longer referenced is legal while the DONTNEED runs, and STALE_DMA after it`()
+    throws
+  {
     var (bench, space, device, address) = try sharedWithChild(.none) { $0.costs.cpuFlush = .constant(1000) }
     let id = try bench.start(.dontNeed(space, PageRange(first: 0x100, count: 1)))
     bench.settle()
@@ -44,7 +46,9 @@ import Testing
     #expect(bench.verdicts[0].freed.operation == id)
   }
 
-  @Test func `a page that was unmapped and served anew in another frame is STALE_DMA through the old translation only`() throws {
+  @Test func `a page that was unmapped and served anew in another frame is STALE_DMA through the old translation only`()
+    throws
+  {
     var (bench, space, device) = try Bench.shared(.none) { $0.recycleOrder = .firstInFirstOut }
     let old = try bench.grant(device, 0x100)
     try bench.start(.dontNeed(space, PageRange(first: 0x100, count: 1)))
@@ -91,7 +95,9 @@ import Testing
     #expect(bench.kinds == [])
   }
 
-  @Test func `the mark of a freed table passes through IOTLB and ATC, and books the access that follows as STALE_WALK`() throws {
+  @Test func `the mark of a freed table passes through IOTLB and ATC, and books the access that follows as STALE_WALK`()
+    throws
+  {
     var (bench, space, device, table) = try staleTable(.flushAtEnd)
     // The table becomes a page of data, in which the process writes what looks like an entry for 0x100.
     var page = PageNumber(0x8_0000)
@@ -153,7 +159,10 @@ import Testing
 
   // MARK: SPLIT_VIEW
 
-  @Test func `the old page after a CPU used its replacement is SPLIT_VIEW; without that use STALE_DMA once it returned`() throws {
+  @Test
+  func `the old page after a CPU used its replacement is SPLIT_VIEW; without that use STALE_DMA once it returned`()
+    throws
+  {
     var (bench, space, device, address) = try sharedWithChild(.none)
     try bench.store(space, 0x100, 9)
     _ = try bench.dma(device, 5, 0x100, at: address)
@@ -190,7 +199,10 @@ import Testing
 
   // MARK: The device's own fault
 
-  @Test func `a translation is used before its completion, legally, and after it, USED_AFTER_COMPLETION; a new one is good`() throws {
+  @Test
+  func `a translation is used before its completion, legally, and after it, USED_AFTER_COMPLETION; a new one is good`()
+    throws
+  {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     let answer = try bench.grant(device, 0x100)
     try bench.start(.mprotect(space, PageRange(first: 0x100, count: 1), .readWrite))
@@ -245,7 +257,8 @@ import Testing
     #expect(bench.kinds == [])
   }
 
-  @Test func `a group whose members name two PASIDs is PRG_WRONG_PASID, and the last one's members are served`() throws {
+  @Test func `a group whose members name two PASIDs is PRG_WRONG_PASID, and the last one's members are served`() throws
+  {
     var (bench, _, device) = try Bench.shared(.invalidateRange)
     try bench.send(device, 0x100, index: 4, last: false, pasid: 6)
     try bench.send(device, 0x101, index: 4, last: false)
@@ -268,8 +281,10 @@ import Testing
     #expect(bench.machine.cpuTLB.find(0, space, 0x100) == nil)
     #expect(try bench.load(space, 0x100) == 0)
     #expect(bench.kinds == [])
-    bench.machine.cpuTLB.insert(0, CPUTLB.Entry(
-      space: space, page: 0x101, frame: entry.frame, generation: entry.generation, writable: true, at: entry.at))
+    bench.machine.cpuTLB.insert(
+      0,
+      CPUTLB.Entry(
+        space: space, page: 0x101, frame: entry.frame, generation: entry.generation, writable: true, at: entry.at))
     try bench.store(space, 0x101, 66)
     #expect(bench.kinds == [.staleCPU])
     try bench.start(.exit(space))
