@@ -23,7 +23,7 @@ public struct Replay {
 
   /// Performs one entry and hands out its effects; nil at the end.
   /// - Throws: `diverged` when the machine answers otherwise than the log says, and what is wrong with the bytes. The
-  ///   machine stays as it was before the entry.
+  ///   replay is over then: the machine may have performed the entry otherwise.
   public mutating func step() throws(LogError) -> [Effect]? {
     guard let entry = try reader.next() else { return nil }
     effects.removeAll()

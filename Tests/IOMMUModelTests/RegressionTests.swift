@@ -228,4 +228,22 @@ extension Bench {
     guard let id = machine.devices.ids.first else { throw Surprise() }
     return id
   }
+
+  @Test func `members of a group after the first that failed are not handled, and the group has one answer`() throws {
+    var bench = Bench()
+    let space = try bench.addressSpace()
+    let device = try bench.device()
+    try bench.apply(.attach(device, 5, .addressSpace(space, .invalidateRange)))
+    try bench.map(space, 0x100, 4)
+    for (page, last) in [(PageNumber(0x200), false), (0x100, true)] {
+      try bench.apply(
+        .pageRequest(device, PageRequest(pasid: 5, page: page, rights: .readWrite, groupIndex: 7, last: last)))
+    }
+    bench.settle()
+    let codes = bench.seen.compactMap { if case .pageResponse(_, let response) = $0 { response.code } else { nil } }
+    #expect(codes == [.invalidRequest])
+    #expect(bench.counters.neededFaults == 0)
+    #expect(bench.counters.refusedFaults == 2)
+    #expect(try bench.translate(device, 5, 0x100).rights == [])
+  }
 }

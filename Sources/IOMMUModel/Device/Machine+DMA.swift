@@ -67,7 +67,6 @@ extension Machine {
       let word = Int(dma.physicalAddress & 0xfff) >> 3
       if let found = judge(id, dma, frame) {
         effects.append(.verdict(found))
-        if request.write { memory.explain(frame) }
         switch settings.oracleAction {
         case .block: answer.status = .blocked
         case _ where protectsItself(request, frame): answer.status = .blocked

@@ -63,6 +63,11 @@ extension Machine {
       return failure(&operation, .objectGone)
     }
     guard operation.fault.index < group.count else { return failure(&operation, .success) }
+    // Errors are sticky: members after the first that failed are not handled (io-pgfault.c).
+    guard operation.fault.code == .success else {
+      effects.counters.refusedFaults += UInt64(group.count - operation.fault.index)
+      return failure(&operation, .success)
+    }
     let member = group[operation.fault.index]
     operation.fault.page = member.page
     operation.fault.wanted = member.rights
