@@ -79,10 +79,10 @@ extension RPCClient {
   }
 
   static func failureWithoutBody(_ status: UInt16, _ code: HTTP2ErrorCode, _ loss: String?) -> RPCFailure {
-    if let loss { return RPCFailure(code: "unavailable", reason: "connection_lost", message: loss) }
+    if let loss { return RPCFailure(code: "unavailable", reason: "CONNECTION_LOST", message: loss) }
     if status != 0, status != 200 {
-      return RPCFailure(code: "unknown", reason: "http_status", message: "HTTP status \(status)")
+      return RPCFailure(code: "unknown", reason: "HTTP_STATUS", message: "HTTP status \(status)")
     }
-    return RPCFailure(code: "unavailable", reason: "stream_reset", message: "HTTP/2 error code \(code.rawValue)")
+    return RPCFailure(code: "unavailable", reason: "STREAM_RESET", message: "HTTP/2 error code \(code.rawValue)")
   }
 }

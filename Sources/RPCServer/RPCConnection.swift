@@ -257,7 +257,7 @@ final class RPCConnection: ChannelDuplexHandler {
       let waits = call.pointee.inputCount > 0 || (call.pointee.collectsWholeRequest && !stream.pointee.remoteEnded)
       if waits, now &- call.pointee.inputAt > limits.body {
         let text = "the request's body did not come in time"
-        loop.failCall(call, RPCError(.deadlineExceeded, "body_timeout", text))
+        loop.failCall(call, RPCError(.deadlineExceeded, "BODY_TIMEOUT", text))
       } else if stream.pointee.pendingOutput > 0, now &- stream.pointee.progressAt > limits.writeStall {
         loop.cut(self, stream, .writeStall)
       }

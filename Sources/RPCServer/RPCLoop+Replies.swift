@@ -75,7 +75,7 @@ extension RPCLoop {
     guard let call = calls.find(id) else { return false }
     let stream = call.pointee.stream!
     if call.pointee.framing == .unary {
-      failCall(call, RPCError(.internal, "no_answer", "the method ended without an answer"))
+      failCall(call, RPCError(.internal, "NO_ANSWER", "the method ended without an answer"))
       return true
     }
     call.pointee.connection._withUnsafeGuaranteedRef { connection in
@@ -184,7 +184,7 @@ extension RPCLoop {
   /// The client's deadline has passed: it is answered, the handler told; work that has started goes on.
   func deadlinePassed(_ id: CallID) {
     guard let call = calls.find(id) else { return }
-    failCall(call, RPCError(.deadlineExceeded, "deadline_exceeded", "the deadline of the call has passed"), .deadline)
+    failCall(call, RPCError(.deadlineExceeded, "DEADLINE_EXCEEDED", "the deadline of the call has passed"), .deadline)
   }
 
   /// The call is over without an answer: the handler is told if it knows the call.

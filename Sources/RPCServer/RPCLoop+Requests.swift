@@ -85,7 +85,7 @@ extension RPCLoop {
     if !head.connectTimeout.isEmpty {
       guard let milliseconds = decimal(head.connectTimeout.of(http.storage), digits: 10), milliseconds > 0 else {
         let error = RPCError(
-          .invalidArgument, "bad_timeout", "connect-timeout-ms must be a positive integer of at most 10 digits")
+          .invalidArgument, "BAD_TIMEOUT", "connect-timeout-ms must be a positive integer of at most 10 digits")
         failCall(call, error)
         return nil
       }
@@ -143,7 +143,7 @@ extension RPCLoop {
     }
     if call.pointee.inputCount > 0 {
       if call.pointee.framing == .connect {
-        failCall(call, RPCError(.invalidArgument, "truncated_envelope", "the stream ended inside a message"))
+        failCall(call, RPCError(.invalidArgument, "TRUNCATED_ENVELOPE", "the stream ended inside a message"))
         return
       }
       emitLine(call, takeHeld(connection, call))
@@ -171,7 +171,7 @@ extension RPCLoop {
     let bytes = body.of(http.storage)
     guard bytes.count >= 5, let length = envelopeLength(bytes), length == bytes.count - 5 else {
       let text = "a server-streaming method takes exactly one enveloped message"
-      failCall(call, RPCError(.invalidArgument, "bad_envelope", text))
+      failCall(call, RPCError(.invalidArgument, "BAD_ENVELOPE", text))
       return
     }
     if let error = envelopeError(bytes[0], length) {
@@ -190,18 +190,18 @@ extension RPCLoop {
   private func envelopeError(_ flags: UInt8, _ length: Int) -> RPCError? {
     if flags & 1 != 0 {
       return RPCError(
-        .internal, "unexpected_compression",
+        .internal, "UNEXPECTED_COMPRESSION",
         "a message is flagged as compressed but no connect-content-encoding was announced")
     }
     if flags != 0 {
-      return RPCError(.invalidArgument, "bad_envelope", "a client's envelope flags must be 0, not \(flags)")
+      return RPCError(.invalidArgument, "BAD_ENVELOPE", "a client's envelope flags must be 0, not \(flags)")
     }
     return length > limits.messageBytes ? tooLarge() : nil
   }
 
   private func tooLarge() -> RPCError {
     RPCError(
-      .resourceExhausted, "message_too_large",
+      .resourceExhausted, "MESSAGE_TOO_LARGE",
       "the message is larger than the limit of \(limits.messageBytes) bytes; send less at once")
   }
 
@@ -289,7 +289,7 @@ extension RPCLoop {
     }
     if connection.inputBytes + count > limits.connectionInputBytes {
       let text = "the connection holds \(limits.connectionInputBytes) bytes of incomplete requests already"
-      failCall(call, RPCError(.resourceExhausted, "connection_input_limit", text))
+      failCall(call, RPCError(.resourceExhausted, "CONNECTION_INPUT_LIMIT", text))
       return false
     }
     if total > call.pointee.inputCapacity {
@@ -341,11 +341,11 @@ extension RPCLoop {
     guard let method = path.withUnsafeBytes({ methods.find($0) }) else {
       let name = String(decoding: path.prefix(200), as: UTF8.self)
       return refuse(
-        connection, stream, RPCError(.unimplemented, "unknown_method", "no method at \(name)"), responses.unknownMethod)
+        connection, stream, RPCError(.unimplemented, "UNKNOWN_METHOD", "no method at \(name)"), responses.unknownMethod)
     }
     guard head.method == .get, method.isSideEffectFree, method.kind == .unary || method.kind == .serverStream else {
       let text = "this method is called with POST"
-      return refuse(connection, stream, RPCError(.unimplemented, "wrong_http_method", text), responses.wrongVerb)
+      return refuse(connection, stream, RPCError(.unimplemented, "WRONG_HTTP_METHOD", text), responses.wrongVerb)
     }
     get(connection, stream, head, method, query: mark.map { Array(target[($0 + 1)...]) } ?? [])
   }
@@ -390,7 +390,7 @@ extension RPCLoop {
     }
     if isBase64 {
       guard let decoded = base64Decoded(message) else {
-        let error = RPCError(.invalidArgument, "bad_base64", "message is not base64", fields: ["message"])
+        let error = RPCError(.invalidArgument, "BAD_BASE64", "message is not base64", fields: ["message"])
         return refuse(connection, stream, error, nil, format)
       }
       message = decoded

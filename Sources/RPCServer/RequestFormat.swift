@@ -90,7 +90,7 @@ extension RPCLoop {
         "application/connect+json, application/connect+proto or application/x-ndjson"
       }
     return RPCError(
-      .invalidArgument, "unsupported_content_type", "this method takes content-type \(types)", fields: [])
+      .invalidArgument, "UNSUPPORTED_CONTENT_TYPE", "this method takes content-type \(types)", fields: [])
   }
 
   /// Connect: an unknown compression is `unimplemented`, and the message lists what is supported.
@@ -105,7 +105,7 @@ extension RPCLoop {
   }
 
   func unsupportedEncoding() -> RPCError {
-    RPCError(.unimplemented, "unsupported_compression", "unknown compression; supported encodings: identity")
+    RPCError(.unimplemented, "UNSUPPORTED_COMPRESSION", "unknown compression; supported encodings: identity")
   }
 
   /// A decimal number of at most `digits` digits.

@@ -59,7 +59,7 @@ import Testing
       let before = server.witness.seen.requests
       let refused = try (large + [1]).withUnsafeBytes { try client.call("/test.v1.TestService/Echo", $0) }
       #expect(refused.status == 429)
-      #expect(refused.failure?.reason == "message_too_large")
+      #expect(refused.failure?.reason == "MESSAGE_TOO_LARGE")
       #expect(server.witness.seen.requests == before)
       #expect(try client.call("/test.v1.TestService/Echo", json: "1").text == "1", "the connection goes on")
     }

@@ -73,12 +73,12 @@ import Testing
       socket.write(Array(frame(6, 0, 0, Array(repeating: 0, count: 8))))
       var answer: [UInt8] = []
       var buffer = [UInt8](repeating: 0, count: 4096)
-      while !String(decoding: answer, as: UTF8.self).contains("body_timeout") {
+      while !String(decoding: answer, as: UTF8.self).contains("BODY_TIMEOUT") {
         let count = recv(socket.descriptor, &buffer, buffer.count, 0)
         if count <= 0 { break }
         answer += buffer[..<count]
       }
-      #expect(String(decoding: answer, as: UTF8.self).contains("body_timeout"))
+      #expect(String(decoding: answer, as: UTF8.self).contains("BODY_TIMEOUT"))
       #expect(server.witness.seen.requests == 0)
     }
   }
@@ -94,8 +94,8 @@ import Testing
   }
 
   @Test("bad envelopes fail their call: compressed, end-of-stream from a client, too long, truncated", arguments: [
-    ([1, 0, 0, 0, 1, 0x7B], "unexpected_compression"), ([2, 0, 0, 0, 1, 0x7B], "bad_envelope"),
-    ([0, 0xFF, 0, 0, 0], "message_too_large"), ([0, 0, 0, 0, 9, 1], "truncated_envelope"),
+    ([1, 0, 0, 0, 1, 0x7B], "UNEXPECTED_COMPRESSION"), ([2, 0, 0, 0, 1, 0x7B], "BAD_ENVELOPE"),
+    ([0, 0xFF, 0, 0, 0], "MESSAGE_TOO_LARGE"), ([0, 0, 0, 0, 9, 1], "TRUNCATED_ENVELOPE"),
   ] as [([UInt8], String)])
   func badEnvelopes(bytes: [UInt8], reason: String) async throws {
     try await withServer(quick) { server in
