@@ -24,7 +24,7 @@ public struct Replay {
   /// Performs one entry and hands out its effects; nil at the end.
   /// - Throws: `diverged` when the machine answers otherwise than the log says, and what is wrong with the bytes. The
   ///   replay is over then: the machine may have performed the entry otherwise.
-  public mutating func step() throws(LogError) -> [Effect]? {
+  public mutating func step() throws(LogError) -> Effects? {
     guard let entry = try reader.next() else { return nil }
     effects.removeAll()
     switch entry.turn {
@@ -42,11 +42,9 @@ public struct Replay {
     guard machine.time == entry.time else { throw .diverged(entry: entryCount) }
     entryCount += 1
     counters.add(effects.counters)
-    for effect in effects.list {
-      if case .verdict(let verdict) = effect { verdicts.append(verdict) }
-      effect.digest(into: &effectDigest)
-    }
-    return effects.list
+    verdicts += effects.verdicts
+    effects.digest(into: &effectDigest)
+    return effects
   }
 
   /// Performs all that is left.

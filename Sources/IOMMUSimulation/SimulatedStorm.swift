@@ -143,8 +143,9 @@ public struct SimulatedStorm {
     returnedNow.removeAll(keepingCapacity: true)
     counters.add(effects.counters)
     afterTurn(machine)
+    effects.digest(into: &effectDigest)
+    verdicts += effects.verdicts
     for effect in effects.list {
-      effect.digest(into: &effectDigest)
       switch effect {
       case .translation(let id, _), .pageResponse(let id, _), .invalidation(let id, _), .dma(let id, _),
         .device(let id, _):
@@ -152,8 +153,7 @@ public struct SimulatedStorm {
       case .operation(let outcome):
         returnedNow.append(outcome)
         returned(outcome)
-      case .verdict(let verdict): verdicts.append(verdict)
-      case .step, .invalidationEnded: break
+      case .step, .invalidationEnded, .verdict: break
       }
     }
   }

@@ -128,7 +128,7 @@ final class MachineHost {
   }
 
   private func noteTrace() {
-    for index in tracedCount..<effects.list.count { trace.append(machine.time, effects.list[index]) }
+    for index in tracedCount..<effects.list.count { trace.append(machine.time, effects.list[index], effects.verdicts) }
     tracedCount = effects.list.count
   }
 
@@ -174,10 +174,10 @@ final class MachineHost {
         if let running = operations.end(outcome), let caller = running.caller {
           shard.answer(caller, outcome, isLoad: running.isLoad)
         }
-      case .verdict(let verdict): verdicts.append(verdict)
+      case .verdict(let index): verdicts.append(effects.verdicts[index])
       }
     }
-    effects.list.removeAll(keepingCapacity: true)
+    effects.removeList()
     tracedCount = 0
   }
 

@@ -8,6 +8,8 @@ struct TraceBook {
   struct Entry {
     var time: Nanoseconds
     var effect: Effect
+    /// What the effect is, when it is a verdict.
+    var verdict: Verdict?
   }
   struct Watcher {
     var call: CallID
@@ -28,9 +30,10 @@ struct TraceBook {
 
   mutating func keep() { isKept = true }
 
-  mutating func append(_ time: Nanoseconds, _ effect: Effect) {
+  mutating func append(_ time: Nanoseconds, _ effect: Effect, _ verdicts: [Verdict]) {
     if entries.count == limit { entries.removeFirst() }
-    entries.append(Entry(time: time, effect: effect))
+    let verdict: Verdict? = if case .verdict(let index) = effect { verdicts[index] } else { nil }
+    entries.append(Entry(time: time, effect: effect, verdict: verdict))
     seq += 1
   }
 

@@ -37,7 +37,10 @@ struct ReplayCommand: ParsableCommand {
       while let effects = try replay.step() {
         let entry = replay.entryCount - 1
         if entry >= from && entry < from + show {
-          for effect in effects { print("\(entry)  \(replay.machine.time) ns  \(effect)") }
+          for effect in effects.list {
+            let text = if case .verdict(let index) = effect { "\(effects.verdicts[index])" } else { "\(effect)" }
+            print("\(entry)  \(replay.machine.time) ns  \(text)")
+          }
         }
       }
     } catch {
@@ -53,7 +56,8 @@ struct ReplayCommand: ParsableCommand {
     case .unknownVersion(let version): "format version \(version); this build reads version \(Log.version)"
     case .torn(let offset): "the log ends inside an entry, at byte \(offset): everything before it was replayed"
     case .malformed(let offset): "byte \(offset) is no entry"
-    case .diverged(let entry): "entry \(entry): the machine answered otherwise than the log says; another build wrote it"
+    case .diverged(let entry):
+      "entry \(entry): the machine answered otherwise than the log says; another build wrote it"
     }
   }
 
@@ -63,7 +67,8 @@ struct ReplayCommand: ParsableCommand {
 
   private func printText(_ replay: Replay) {
     print("\(replay.entryCount) entries, \(replay.machine.time) ns of machine time, recorded by \(replay.build)")
-    print("effects \(String(replay.effectDigest.value, radix: 16)), state \(String(replay.machine.stateHash(), radix: 16))")
+    print(
+      "effects \(String(replay.effectDigest.value, radix: 16)), state \(String(replay.machine.stateHash(), radix: 16))")
     let found = counts(replay)
     print(found.isEmpty ? "no verdict" : found.map { "\($0.kind.name) \($0.count)" }.joined(separator: ", "))
     guard explain else { return }

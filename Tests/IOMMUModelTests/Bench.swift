@@ -8,6 +8,8 @@ struct Bench {
   var effects = Effects()
   /// All effects since the bench was made.
   var seen: [Effect] = []
+  /// What the verdicts among them say.
+  var verdicts: [Verdict] = []
   var counters = Counters()
 
   init(_ change: (inout Settings) -> Void = { _ in }) {
@@ -44,6 +46,7 @@ struct Bench {
 
   private mutating func take() {
     seen += effects.list
+    verdicts += effects.verdicts
     add(effects.counters)
     machine.checkInvariants()
   }
@@ -180,7 +183,6 @@ struct Bench {
     }
     return nil
   }
-  var verdicts: [Verdict] { seen.compactMap { if case .verdict(let verdict) = $0 { verdict } else { nil } } }
   /// Invalidations that were pushed and not ended.
   func owed(_ device: DeviceID) -> [Invalidation] {
     machine.devices[device].itags.filter { $0.state == .owed }.map(\.invalidation)

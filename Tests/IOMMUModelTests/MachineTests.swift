@@ -228,13 +228,13 @@ import Testing
     var more = Effects()
     for _ in 0..<turns { single.applyNext(at: single.nextDue()!, into: &more) }
     #expect(single.stateHash() == whole.stateHash())
-    #expect(more.list == effects.list)
+    #expect(more.list == effects.list && more.verdicts == effects.verdicts)
     for limit in 1..<turns {
       var cut = start.machine
       var parts = Effects()
       while cut.run(until: .max, limit: limit, into: &parts) == limit {}
       #expect(cut.stateHash() == whole.stateHash())
-      #expect(parts.list == effects.list)
+      #expect(parts.list == effects.list && parts.verdicts == effects.verdicts)
     }
     var named = start.machine
     var byName = Effects()
@@ -316,6 +316,7 @@ extension Bench {
   private mutating func settleCheap() {
     machine.run(until: machine.time, limit: 1_000_000, into: &effects)
     seen += effects.list
+    verdicts += effects.verdicts
     counters.add(effects.counters)
   }
   mutating func refusalCheap(_ command: Command) -> Refusal.Reason? {

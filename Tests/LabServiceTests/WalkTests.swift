@@ -301,7 +301,7 @@ import Testing
           #expect(try machine.apply(command, at: entry.time, into: &effects) == reply)
         case .pending(let sequence): #expect(machine.apply(pending: sequence, at: entry.time, into: &effects))
         }
-        for case .verdict(let verdict) in effects.list where verdict.kind == .staleDMA { staleAccesses += 1 }
+        staleAccesses += effects.verdicts.count { $0.kind == .staleDMA }
         effects.removeAll()
       }
       #expect(Hex.string(machine.stateHash()) == hash)

@@ -4,16 +4,22 @@
 struct PageKey: Equatable {
   var owner: UInt32
   var page: PageNumber
+  /// 32 bits that depend on every bit of page and owner.
   @inline(__always) var hash: UInt64 {
-    SeededGenerator.mix(page &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(owner) << 40)
+    ((page ^ UInt64(owner) &* 0x9e37_79b9_7f4a_7c15) &* 0xbf58_476d_1ce4_e5b9) >> 32
   }
 }
 
 /// Values by page: open addressing with linear probing and backward-shift deletion, so that there are no tombstones
 /// and the same history gives the same layout on every machine. (`Dictionary` is seeded per process.)
 struct PageMap<Value> {
-  private var keys: [PageKey] = []
-  private var values: [Value?] = []
+  /// Key and value lie side by side: a lookup that finds at once reads one place.
+  private struct Entry {
+    var key: PageKey
+    /// In a vacant slot the rest of whatever lay there.
+    var value: Value
+  }
+  private var entries: [Entry] = []
   private(set) var count = 0
   private var mask = 0
   /// What marks a slot without an entry; no owner has this number.
@@ -22,38 +28,37 @@ struct PageMap<Value> {
   @inline(__always) func find(_ key: PageKey) -> Int? {
     if count == 0 { return nil }
     var slot = Int(truncatingIfNeeded: key.hash) & mask
-    while keys[slot].owner != .max {
-      if keys[slot] == key { return slot }
-      slot = (slot + 1) & mask
+    while entries[slot].key != key {
+      if entries[slot].key.owner == .max { return nil }
+      slot = (slot &+ 1) & mask
     }
-    return nil
+    return slot
   }
 
   /// The value in a slot that `find` answered, valid until the next insertion or removal.
   subscript(slot slot: Int) -> Value {
-    @inline(__always) get { values[slot]! }
-    @inline(__always) _modify { yield &values[slot]! }
+    @inline(__always) _read { yield entries[slot].value }
+    @inline(__always) _modify { yield &entries[slot].value }
   }
 
   subscript(key: PageKey) -> Value? {
     guard let slot = find(key) else { return nil }
-    return values[slot]
+    return entries[slot].value
   }
 
   /// Sets the value and answers its slot.
   @discardableResult
   mutating func set(_ key: PageKey, _ value: Value) -> Int {
-    if (count + 1) * 4 > keys.count * 3 { grow() }
+    if (count + 1) * 4 > entries.count * 3 { grow(filler: value) }
     var slot = Int(truncatingIfNeeded: key.hash) & mask
-    while keys[slot].owner != .max {
-      if keys[slot] == key {
-        values[slot] = value
+    while entries[slot].key.owner != .max {
+      if entries[slot].key == key {
+        entries[slot].value = value
         return slot
       }
       slot = (slot + 1) & mask
     }
-    keys[slot] = key
-    values[slot] = value
+    entries[slot] = Entry(key: key, value: value)
     count += 1
     return slot
   }
@@ -64,16 +69,14 @@ struct PageMap<Value> {
     var slot = hole
     while true {
       slot = (slot + 1) & mask
-      guard keys[slot].owner != .max else { break }
-      let home = Int(truncatingIfNeeded: keys[slot].hash) & mask
+      guard entries[slot].key.owner != .max else { break }
+      let home = Int(truncatingIfNeeded: entries[slot].key.hash) & mask
       if (slot &- home) & mask >= (slot &- hole) & mask {
-        keys[hole] = keys[slot]
-        values[hole] = values[slot]
+        entries[hole] = entries[slot]
         hole = slot
       }
     }
-    keys[hole] = Self.vacant
-    values[hole] = nil
+    entries[hole].key = Self.vacant
   }
 
   mutating func removeAll() { self = PageMap() }
@@ -81,31 +84,30 @@ struct PageMap<Value> {
   /// Drops every value that the test refuses; for maps that would otherwise grow with history.
   mutating func keep(_ test: (PageKey, Value) -> Bool) {
     var kept = PageMap()
-    for slot in values.indices {
-      if let value = values[slot], test(keys[slot], value) { kept.set(keys[slot], value) }
+    for entry in entries where entry.key.owner != .max && test(entry.key, entry.value) {
+      kept.set(entry.key, entry.value)
     }
     self = kept
   }
 
   /// Slots in layout order: deterministic, but not sorted.
-  var capacity: Int { keys.count }
-  func entry(at slot: Int) -> (key: PageKey, value: Value)? { values[slot].map { (keys[slot], $0) } }
+  var capacity: Int { entries.count }
+  func entry(at slot: Int) -> (key: PageKey, value: Value)? {
+    let entry = entries[slot]
+    return entry.key.owner == .max ? nil : (entry.key, entry.value)
+  }
 
   /// Entries by owner, then page: the canonical order of encodings.
   var sorted: [(key: PageKey, value: Value)] {
     (0..<capacity).compactMap(entry).sorted { ($0.key.owner, $0.key.page) < ($1.key.owner, $1.key.page) }
   }
 
-  private mutating func grow() {
-    let oldKeys = keys
-    let oldValues = values
-    let capacity = max(8, keys.count * 2)
-    keys = Array(repeating: Self.vacant, count: capacity)
-    values = Array(repeating: nil, count: capacity)
+  private mutating func grow(filler: Value) {
+    let old = entries
+    let capacity = max(8, old.count * 2)
+    entries = Array(repeating: Entry(key: Self.vacant, value: filler), count: capacity)
     mask = capacity - 1
     count = 0
-    for slot in oldValues.indices {
-      if let value = oldValues[slot] { set(oldKeys[slot], value) }
-    }
+    for entry in old where entry.key.owner != .max { set(entry.key, entry.value) }
   }
 }

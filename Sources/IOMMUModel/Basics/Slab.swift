@@ -45,8 +45,19 @@ struct Slab<ID: Handle, Element> {
   }
 
   @inline(__always)
-  func contains(_ id: ID) -> Bool {
-    id.slot < positions.count && generations[id.slot] == id.generation && positions[id.slot] >= 0
+  func contains(_ id: ID) -> Bool { position(id) != nil }
+
+  /// Where the element of a live handle lies until the next removal; nil: the handle is dead. For hot paths, which ask
+  /// once and then read by position.
+  @inline(__always)
+  func position(_ id: ID) -> Int? {
+    guard id.slot < positions.count, generations[id.slot] == id.generation, positions[id.slot] >= 0 else { return nil }
+    return Int(positions[id.slot])
+  }
+
+  subscript(position position: Int) -> Element {
+    @inline(__always) _read { yield elements[position] }
+    @inline(__always) _modify { yield &elements[position] }
   }
 
   /// The element of a live handle; traps on a dead one, so ask `contains` first where a caller chose it.

@@ -27,9 +27,9 @@ public enum Page {
 public struct Rights: OptionSet, Sendable {
   public let rawValue: UInt8
   @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
-  public static let read = Rights(rawValue: 1)
-  public static let write = Rights(rawValue: 2)
-  public static let readWrite: Rights = [.read, .write]
+  @inlinable public static var read: Rights { Rights(rawValue: 1) }
+  @inlinable public static var write: Rights { Rights(rawValue: 2) }
+  @inlinable public static var readWrite: Rights { Rights(rawValue: 3) }
   /// An x86 page-table entry cannot say "write only": PROT_WRITE implies PROT_READ.
   public var impliedByEntry: Rights { contains(.write) ? .readWrite : intersection(.read) }
 }

@@ -16,7 +16,10 @@ extension Machine {
     var dma = InFlightDMA(request: request, physicalAddress: request.address, landsAt: 0, translation: nil)
     if !request.translated && !devices[id].fenced {
       let right: Rights = request.write ? .write : .read
-      let answer = translate(id, request.pasid, request.page, wantsWrite: request.write, &effects)
+      let rid = devices[id].profile.rid
+      cacheContext(rid, id)
+      let answer = translate(
+        id, rid: rid, request.pasid, request.page, wantsWrite: request.write, &effects)
       if answer.rights.isSuperset(of: right) {
         let span = UInt64(1) << (9 * UInt64(answer.level))
         dma.physicalAddress = (UInt64(answer.frame) + request.page % span) << 12 | request.address & 0xfff
@@ -66,7 +69,7 @@ extension Machine {
       effects.counters.dmaChecked += 1
       let word = Int(dma.physicalAddress & 0xfff) >> 3
       if let found = judge(id, dma, frame) {
-        effects.append(.verdict(found))
+        effects.append(found)
         switch settings.oracleAction {
         case .block: answer.status = .blocked
         case _ where protectsItself(request, frame): answer.status = .blocked

@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-extension Effect {
-  /// Adds every field of the effect to a digest: what replays and differential runs compare.
+extension Effects {
+  /// Adds every field of every effect to a digest: what replays and differential runs compare.
   public func digest(into digest: inout Digest) {
+    for effect in list { effect.digest(verdicts, into: &digest) }
+  }
+}
+
+extension Effect {
+  fileprivate func digest(_ verdicts: [Verdict], into digest: inout Digest) {
     switch self {
     case .translation(let device, let answer):
       digest.combine(1 << 32 | UInt64(device.rawValue))
       digest.combine(UInt64(answer.tag) << 32 | UInt64(answer.pasid))
       digest.combine(answer.page)
       digest.combine(answer.physicalAddress)
-      digest.combine(UInt64(answer.status.rawValue) << 16 | UInt64(answer.sizeLog2) << 8 | UInt64(answer.rights.rawValue))
+      digest.combine(
+        UInt64(answer.status.rawValue) << 16 | UInt64(answer.sizeLog2) << 8 | UInt64(answer.rights.rawValue))
       digest.combine(answer.order)
     case .pageResponse(let device, let response):
       digest.combine(2 << 32 | UInt64(device.rawValue))
@@ -48,8 +55,10 @@ extension Effect {
       digest.combine(outcome.operation.rawValue)
       digest.combine(outcome.value)
       digest.combine(outcome.nanoseconds)
-    case .verdict(let verdict):
-      digest.combine(9 << 32 | UInt64(verdict.kind.rawValue) << 16 | UInt64(verdict.via.rawValue) << 8 | (verdict.write ? 1 : 0))
+    case .verdict(let index):
+      let verdict = verdicts[index]
+      digest.combine(
+        9 << 32 | UInt64(verdict.kind.rawValue) << 16 | UInt64(verdict.via.rawValue) << 8 | (verdict.write ? 1 : 0))
       digest.combine(UInt64(verdict.device.rawValue) << 32 | UInt64(verdict.pasid))
       digest.combine(verdict.page)
       digest.combine(UInt64(verdict.frame) << 32 | UInt64(verdict.grantGeneration))

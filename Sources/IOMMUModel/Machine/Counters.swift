@@ -35,11 +35,22 @@ public struct Counters: Equatable, Sendable {
 /// The effects of one or more turns. Shells keep one and clear it, so that steady state allocates nothing.
 public struct Effects: Sendable {
   public var list: [Effect] = []
+  /// What `Effect.verdict` points to.
+  public private(set) var verdicts: [Verdict] = []
   public var counters = Counters()
   public init() { list.reserveCapacity(256) }
   public mutating func removeAll() {
-    list.removeAll(keepingCapacity: true)
+    removeList()
     counters = Counters()
   }
+  /// Removes what somebody was told; the counters go on.
+  public mutating func removeList() {
+    list.removeAll(keepingCapacity: true)
+    if !verdicts.isEmpty { verdicts.removeAll(keepingCapacity: true) }
+  }
   @inline(__always) mutating func append(_ effect: Effect) { list.append(effect) }
+  mutating func append(_ verdict: Verdict) {
+    list.append(.verdict(verdicts.count))
+    verdicts.append(verdict)
+  }
 }

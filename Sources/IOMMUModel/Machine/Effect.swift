@@ -12,7 +12,8 @@ public enum Effect: Equatable, Sendable {
   case device(DeviceID, DeviceChange)
   case step(OperationStep)
   case operation(OperationOutcome)
-  case verdict(Verdict)
+  /// Its place in `Effects.verdicts`: a verdict is four times as large as anything else here, and rare.
+  case verdict(Int)
 }
 
 /// ATS Translation Completion. `rights` empty is the success status with R = W = 0: not present, ask by PRI.
@@ -24,16 +25,17 @@ public struct TranslationAnswer: Equatable, Sendable {
     /// Completer Abort: the tables are malformed.
     case completerAbort
   }
-  public var tag: UInt32
-  public var status: Status
-  public var pasid: PASID
+  // The largest first: the answer is the largest effect, and an effect shall be 48 bytes.
   public var page: PageNumber
   /// First byte of the translated block.
   public var physicalAddress: UInt64
+  public var order: Order
+  public var tag: UInt32
+  public var pasid: PASID
+  public var status: Status
   /// log2 of the block's byte count: 12, 21 or 30.
   public var sizeLog2: UInt8
   public var rights: Rights
-  public var order: Order
 }
 
 /// PRG Response.

@@ -2,7 +2,7 @@
 
 extension Machine {
   /// One room for each noun; what is hot comes first.
-  @inline(__always)
+  @inline(never)
   mutating func perform(_ command: Command, _ effects: inout Effects) throws(Refusal) -> Reply {
     switch command {
     case .translate(let device, let request):

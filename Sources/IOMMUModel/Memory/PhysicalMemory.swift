@@ -141,6 +141,17 @@ public struct PhysicalMemory {
     return slot < 0 ? 0 : words[slot, index]
   }
 
+  /// A word of a frame that a walk reads as a table, with what the oracle asks of that frame: which life it is in, and
+  /// whether it was freed or became something else.
+  @inline(__always)
+  func loadTable(_ number: FrameNumber, _ index: Int) -> (bits: UInt64, generation: UInt32, isStale: Bool) {
+    guard Int(number) < frames.count else { return (0, 1, true) }
+    let slot = frames[Int(number)].words
+    return (
+      slot < 0 ? 0 : words[slot, index], frames[Int(number)].generation, frames[Int(number)].use != .table
+    )
+  }
+
   /// An accounted write: the owner of the frame's present life may know of it.
   @inline(__always)
   public mutating func store(_ number: FrameNumber, _ index: Int, _ value: UInt64) {

@@ -33,7 +33,7 @@ struct Words {
   }
 
   subscript(slot: Int32, index: Int) -> UInt64 {
-    @inline(__always) get { chunks[Int(slot) >> chunkLog2][(Int(slot) & chunkMask) << 9 | index] }
-    @inline(__always) set { chunks[Int(slot) >> chunkLog2][(Int(slot) & chunkMask) << 9 | index] = newValue }
+    @inline(__always) get { chunks[Int(slot) &>> chunkLog2][(Int(slot) & chunkMask) << 9 | index] }
+    @inline(__always) set { chunks[Int(slot) &>> chunkLog2][(Int(slot) & chunkMask) << 9 | index] = newValue }
   }
 }

@@ -18,7 +18,26 @@ struct Grant {
   /// The grant before this one for the same page, in `GrantTable.older`; −1: none.
   var older: Int32 = -1
 
-  func covers(_ frame: FrameNumber) -> Bool { frame >> (9 * FrameNumber(level)) == self.frame >> (9 * FrameNumber(level)) }
+  /// Whether another grant of its page says nothing but more, or the same anew.
+  @inline(__always)
+  func isRenewed(by frame: FrameNumber, _ generation: UInt32, _ rights: Rights, throughFreedTable: Bool) -> Bool {
+    self.frame == frame && self.generation == generation && rights.isSuperset(of: self.rights)
+      && self.throughFreedTable == throughFreedTable
+  }
+
+  /// What a renewal changes; the grants before it stay behind it.
+  @inline(__always)
+  mutating func renew(_ answer: IOMMUAnswer, order: Order, at time: Nanoseconds) {
+    rights = answer.rights
+    via = answer.via
+    retired = false
+    self.order = order
+    self.at = time
+  }
+
+  func covers(_ frame: FrameNumber) -> Bool {
+    frame >> (9 * FrameNumber(level)) == self.frame >> (9 * FrameNumber(level))
+  }
 }
 
 /// The grants of one device by PASID and page, newest first, retired ones included: a device that uses one of those
@@ -34,7 +53,21 @@ struct GrantTable {
 
   @inline(__always)
   private static func key(_ pasid: PASID, _ page: PageNumber, _ level: UInt8) -> PageKey {
-    PageKey(owner: pasid | UInt32(level) << 20, page: page >> (9 * UInt64(level)))
+    PageKey(owner: pasid | UInt32(level) &<< 20, page: page &>> (9 &* UInt64(level)))
+  }
+
+  /// Records a translation if it only renews the newest of its page: it takes its place.
+  /// - Returns: whether it did; otherwise it is one to `issue`.
+  @inline(__always)
+  mutating func renew(
+    _ answer: IOMMUAnswer, order: Order, at time: Nanoseconds, pasid: PASID, page: PageNumber
+  ) -> Bool {
+    guard let slot = newest.find(Self.key(pasid, page, answer.level)),
+      newest[slot: slot].isRenewed(
+        by: answer.frame, answer.generation, answer.rights, throughFreedTable: answer.throughFreedTable)
+    else { return false }
+    newest[slot: slot].renew(answer, order: order, at: time)
+    return true
   }
 
   /// Records a translation. One that only renews the newest takes its place.
@@ -47,13 +80,9 @@ struct GrantTable {
     }
     let last = newest[slot: slot]
     var grant = grant
-    if last.frame == grant.frame && last.generation == grant.generation && grant.rights.isSuperset(of: last.rights)
-      && last.throughFreedTable == grant.throughFreedTable
-    {
-      grant.older = last.older
-    } else {
-      grant.older = keep(last)
-    }
+    grant.older =
+      last.isRenewed(by: grant.frame, grant.generation, grant.rights, throughFreedTable: grant.throughFreedTable)
+      ? last.older : keep(last)
     newest[slot: slot] = grant
   }
 

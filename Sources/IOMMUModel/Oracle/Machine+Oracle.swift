@@ -93,7 +93,8 @@ extension Machine {
     let freed = Int(frame) < memory.createdFrameCount ? memory[frame].freedBy : .none
     return Verdict(
       kind: kind, via: via, write: write, device: device, pasid: pasid, page: page, frame: frame,
-      grantGeneration: 0, frameGeneration: memory.generation(frame), grantedAt: 0, grantedVia: .walk, at: time, dropped: .none,
+      grantGeneration: 0, frameGeneration: memory.generation(frame), grantedAt: 0, grantedVia: .walk, at: time,
+      dropped: .none,
       freed: history.mark(freed), requests: 0)
   }
 
@@ -106,7 +107,7 @@ extension Machine {
     var found = verdict(.staleWalk, via, id, pasid, page, frame: table)
     found.grantGeneration = generation
     memory.explain(table)
-    effects.append(.verdict(found))
+    effects.append(found)
   }
 
   mutating func bookStaleCPU(_ entry: CPUTLB.Entry, write: Bool, _ effects: inout Effects) {
@@ -115,7 +116,7 @@ extension Machine {
     found.grantGeneration = entry.generation
     found.grantedAt = entry.at
     if write { memory.explain(entry.frame) }
-    effects.append(.verdict(found))
+    effects.append(found)
   }
 
   // MARK: Attempts
@@ -137,7 +138,9 @@ extension Machine {
     let key = PageKey(owner: request.pasid, page: request.page)
     if answer.rights.isSuperset(of: wanted) {
       // A read that is granted does not end the struggle for a write.
-      if let slot = devices[id].attempts.find(key), answer.rights.isSuperset(of: devices[id].attempts[slot: slot].rights) {
+      if let slot = devices[id].attempts.find(key),
+        answer.rights.isSuperset(of: devices[id].attempts[slot: slot].rights)
+      {
         devices[id].attempts.remove(key)
       }
       return
@@ -152,7 +155,8 @@ extension Machine {
 
   /// Whether the address space's own table grants the right in this very turn.
   private func ownTableGrants(_ binding: BindingID?, _ page: PageNumber, _ wanted: Rights) -> Bool {
-    guard let binding, bindings.contains(binding), bindings[binding].table != .cut, case .addressSpace(let space) = bindings[binding].target,
+    guard let binding, bindings.contains(binding), bindings[binding].table != .cut,
+      case .addressSpace(let space) = bindings[binding].target,
       spaces.contains(space), page < PageRange.all.end
     else { return false }
     let (position, entry) = locate(spaces[space].root, page)
@@ -186,7 +190,7 @@ extension Machine {
       var found = verdict(.livelock, .walk, group.device, group.pasid, page)
       found.requests = attempt.successes
       found.grantedAt = attempt.sinceTime
-      effects.append(.verdict(found))
+      effects.append(found)
       attempt.successes = 0
     }
     devices[group.device].attempts[slot: slot] = attempt
@@ -202,7 +206,8 @@ extension Machine {
     // While PRI is off an access is abandoned without a request of its own.
     let isOff = devices[id].profile.pri && !devices[id].priEnabled
     let attempt =
-      devices[id].attempts[key] ?? (isOff ? Attempt(sinceTurn: turn, sinceTime: time, rights: rights, needless: false) : nil)
+      devices[id].attempts[key]
+      ?? (isOff ? Attempt(sinceTurn: turn, sinceTime: time, rights: rights, needless: false) : nil)
     guard !devices[id].priEnabled || (attempt?.requests ?? 0) > devices[id].profile.retryLimit else {
       throw Refusal(.retriesLeft, .device, figure: UInt64(devices[id].profile.retryLimit) + 1)
     }
@@ -214,6 +219,6 @@ extension Machine {
     var found = verdict(.gaveUp, .walk, id, pasid, page, write: rights.contains(.write))
     found.requests = attempt.requests
     found.grantedAt = attempt.sinceTime
-    effects.append(.verdict(found))
+    effects.append(found)
   }
 }

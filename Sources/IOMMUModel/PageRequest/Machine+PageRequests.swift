@@ -90,7 +90,7 @@ extension Machine {
       return true
     }
     for member in members where member.pasid != group.pasid {
-      effects.append(.verdict(verdict(.prgWrongPASID, .walk, last.device, member.pasid, member.page)))
+      effects.append(verdict(.prgWrongPASID, .walk, last.device, member.pasid, member.page))
     }
     members.removeAll { $0.pasid != group.pasid }
     guard let first = members.first else { return group }

@@ -16,10 +16,10 @@ public struct PageTableFormat: Equatable, Sendable {
     levelCount: 4, virtualAddressBits: 48, highestLeafLevel: 2, physicalAddressBits: 40)
 
   @inline(__always) func index(_ page: PageNumber, level: UInt8) -> Int {
-    Int(truncatingIfNeeded: page >> (9 * UInt64(level)) & 511)
+    Int(truncatingIfNeeded: page &>> (9 &* UInt64(level)) & 511)
   }
   /// log2 of the byte count that one entry of a level spans.
-  @inline(__always) static func spanLog2(level: UInt8) -> UInt8 { Page.sizeLog2 + 9 * level }
+  @inline(__always) static func spanLog2(level: UInt8) -> UInt8 { Page.sizeLog2 &+ 9 &* level }
 
   /// Whether bits 63… of the address repeat the highest translated bit.
   public func isCanonical(_ address: UInt64) -> Bool {

@@ -53,11 +53,11 @@ struct IOMMUCaches {
   /// Key of a translation or a table: the prefix of the page above `level`.
   @inline(__always)
   static func key(_ owner: UInt64, _ page: PageNumber, level: UInt8) -> BoundedCache<Translation>.Key {
-    .init(owner: owner | UInt64(level) << 52, page: page >> (9 * UInt64(level)))
+    .init(owner: owner | UInt64(level) &<< 52, page: page &>> (9 &* UInt64(level)))
   }
   @inline(__always)
   static func walkKey(_ owner: UInt64, _ page: PageNumber, tableLevel: UInt8) -> BoundedCache<Walk>.Key {
-    .init(owner: owner | UInt64(tableLevel) << 52, page: page >> (9 * (UInt64(tableLevel) + 1)))
+    .init(owner: owner | UInt64(tableLevel) &<< 52, page: page &>> (9 &* (UInt64(tableLevel) &+ 1)))
   }
 
   /// The IOMMU's part of I: PASID cache entry of the function, then IOTLB and walk cache of the PASID over the range.

@@ -18,8 +18,9 @@ extension Device {
   /// Gives the answer its order, and records the grant if it is one.
   @inline(__always)
   fileprivate mutating func note(_ answer: IOMMUAnswer, _ request: TranslationRequest, at time: Nanoseconds) -> Order {
-    order += 1
-    if !answer.rights.isEmpty {
+    order &+= 1
+    if !answer.rights.isEmpty && !grants.renew(answer, order: order, at: time, pasid: request.pasid, page: request.page)
+    {
       grants.issue(
         Grant(
           frame: answer.frame, generation: answer.generation, level: answer.level, rights: answer.rights,
@@ -38,35 +39,64 @@ extension Machine {
   mutating func answerTranslation(
     _ id: DeviceID, _ request: TranslationRequest, _ effects: inout Effects
   ) throws(Refusal) {
-    try require(id)
+    guard let position = devices.position(id) else { throw Refusal(.unknownDevice, .device) }
     try require(request.pasid)
-    guard devices[id].profile.ats else { throw Refusal(.atsDisabled, .device) }
-    effects.counters.translations += 1
-    let answer = devices[id].fenced
-      ? .unsupported : translate(id, request.pasid, request.page, wantsWrite: !request.noWrite, &effects)
+    guard devices[position: position].profile.ats else { throw Refusal(.atsDisabled, .device) }
+    let source = source(id, position)
+    answer(source, request, &effects)
+  }
+
+  /// The device of translation requests, looked up once.
+  struct Source {
+    let id: DeviceID
+    let position: Int
+    let rid: UInt16
+    let isFenced: Bool
+  }
+
+  /// Looks a device up, and sees to it that the device-context cache knows whose its requester id is.
+  @inline(__always)
+  mutating func source(_ id: DeviceID, _ position: Int) -> Source {
+    let source = Source(
+      id: id, position: position, rid: devices[position: position].profile.rid,
+      isFenced: devices[position: position].fenced)
+    if !source.isFenced { cacheContext(source.rid, id) }
+    return source
+  }
+
+  @inline(__always)
+  mutating func cacheContext(_ rid: UInt16, _ id: DeviceID) {
+    let key = BoundedCache<IOMMUCaches.Context>.Key(owner: UInt64(rid), page: 0)
+    if !caches.contexts.contains(key) { caches.contexts.insert(key, .init(device: id)) }
+  }
+
+  @inline(__always)
+  mutating func answer(_ source: Source, _ request: TranslationRequest, _ effects: inout Effects) {
+    effects.counters.translations &+= 1
+    let answer =
+      source.isFenced
+      ? .unsupported
+      : translate(
+        source.id, rid: source.rid, request.pasid, request.page, wantsWrite: !request.noWrite, &effects)
     let wanted: Rights = request.noWrite ? .read : .readWrite
-    let order = devices[id].note(answer, request, at: time)
-    if devices[id].attempts.count > 0 || !answer.rights.isSuperset(of: wanted) {
-      noteAnswer(id, request, answer, wanted)
+    let order = devices[position: source.position].note(answer, request, at: time)
+    if devices[position: source.position].attempts.count > 0 || !answer.rights.isSuperset(of: wanted) {
+      noteAnswer(source.id, request, answer, wanted)
     }
     effects.append(
       .translation(
-        id,
+        source.id,
         TranslationAnswer(
-          tag: request.tag, status: answer.status, pasid: request.pasid, page: request.page,
-          physicalAddress: UInt64(answer.frame) << 12,
-          sizeLog2: Page.sizeLog2 + 9 * answer.level, rights: answer.rights, order: order)))
+          page: request.page, physicalAddress: UInt64(answer.frame) << 12, order: order, tag: request.tag,
+          pasid: request.pasid, status: answer.status, sizeLog2: PageTableFormat.spanLog2(level: answer.level),
+          rights: answer.rights)))
   }
 
-  /// Translates a page for a device. Caches what it finds; never what it does not (`iommu-hardware.md` A3, rule 6).
+  /// Translates a page for a device whose context is cached. Caches what it finds; never what it does not (`iommu-hardware.md` A3, rule 6).
   @inline(__always)
   mutating func translate(
-    _ id: DeviceID, _ pasid: PASID, _ page: PageNumber, wantsWrite: Bool, _ effects: inout Effects
+    _ id: DeviceID, rid: UInt16, _ pasid: PASID, _ page: PageNumber, wantsWrite: Bool, _ effects: inout Effects
   ) -> IOMMUAnswer {
-    let rid = devices[id].profile.rid
-    // Device-context cache: which function this requester id is.
-    let contextKey = BoundedCache<IOMMUCaches.Context>.Key(owner: UInt64(rid), page: 0)
-    if !caches.contexts.contains(contextKey) { caches.contexts.insert(contextKey, .init(device: id)) }
     guard let entry = pasidEntry(id, rid, pasid) else { return .unsupported }
     switch entry.kind {
     case .blocked: return .unsupported
@@ -82,7 +112,7 @@ extension Machine {
       }
       let owner = IOMMUCaches.owner(tag: entry.tag, pasid)
       if let hit = findTranslation(owner, page), !wantsWrite || hit.0.rights.contains(.write) && hit.0.dirty {
-        effects.counters.iotlbHits += 1
+        effects.counters.iotlbHits &+= 1
         return IOMMUAnswer(
           status: .success, frame: hit.0.frame, generation: hit.0.generation, level: hit.level,
           rights: hit.0.rights, via: .iotlb, throughFreedTable: hit.0.throughFreedTable, binding: entry.binding)
@@ -130,7 +160,7 @@ extension Machine {
     _ id: DeviceID, _ entry: IOMMUCaches.PASIDEntry, _ owner: UInt64, _ pasid: PASID, _ page: PageNumber,
     wantsWrite: Bool, _ effects: inout Effects
   ) -> IOMMUAnswer {
-    effects.counters.walks += 1
+    effects.counters.walks &+= 1
     if let (start, generation, marked) = cachedPosition(owner, page) {
       let answer = walk(
         id, entry, owner, pasid, page, from: start, generation, marked: marked, via: .walkCache,
@@ -161,33 +191,12 @@ extension Machine {
     from start: WalkPosition, _ generation: UInt32, marked: Bool, via: Verdict.Via, wantsWrite: Bool,
     _ effects: inout Effects
   ) -> IOMMUAnswer {
-    var path = WalkPath()
-    let result = walker.walk(
-      &memory, from: start, page: page, access: wantsWrite ? [.updateBits, .writeIfAllowed] : .updateBits, path: &path)
-    var stale = marked
-    if memory.isStaleTable(start.table) || memory.generation(start.table) != generation {
-      stale = true
-      bookStaleWalk(id, pasid, page, start.table, generation, via, &effects)
-    } else if path.count > 1 {
-      for step in 1..<path.count where memory.isStaleTable(path[step].0.table) {
-        stale = true
-        bookStaleWalk(id, pasid, page, path[step].0.table, 0, via, &effects)
-        break
-      }
-    }
-    if stale { explainStaleTables(path) }
-    // The tables on the way are cached whether or not they led to a page: the entries that point to them are present
-    // (Intel SDM vol. 3, 4.10.3).
-    if path.count > 1 {
-      for step in 1..<path.count {
-        let position = path[step].0
-        caches.walks.insert(
-          IOMMUCaches.walkKey(owner, page, tableLevel: position.level),
-          .init(
-            table: position.table, generation: memory.generation(position.table), writable: position.writable,
-            throughFreedTable: stale))
-      }
-    }
+    let (result, suspect) = caches.walk(
+      walker, &memory, owner, from: start, generation, marked: marked, page: page,
+      access: wantsWrite ? [.updateBits, .writeIfAllowed] : .updateBits)
+    if let suspect { bookStaleWalk(id, pasid, page, suspect.table, suspect.generation, via, &effects) }
+    let stale = marked || suspect != nil
+    if stale { explainStaleTables(from: start, page, downTo: result.level) }
     guard case .leaf(let leaf) = result else { return IOMMUAnswer(status: .success, via: via, binding: entry.binding) }
     let dirty = wantsWrite && leaf.rights.contains(.write)
     let life = memory.generation(leaf.frame)
@@ -201,7 +210,49 @@ extension Machine {
   }
 
   /// Accessed and Dirty bits may have been written into every table on a stale way: the verdict stands for all.
-  private mutating func explainStaleTables(_ path: WalkPath) {
-    for step in 0..<path.count where memory.isStaleTable(path[step].0.table) { memory.explain(path[step].0.table) }
+  private mutating func explainStaleTables(from start: WalkPosition, _ page: PageNumber, downTo last: UInt8) {
+    var table = start.table
+    var level = start.level
+    while true {
+      if memory.isStaleTable(table) { memory.explain(table) }
+      if level == last { return }
+      table = PageTableEntry(bits: memory.load(table, walker.format.index(page, level: level))).frame
+      level -= 1
+    }
+  }
+}
+
+extension IOMMUCaches {
+  /// Walks, and puts the tables on the way into the walk cache, whether or not they lead to a page: the entries that
+  /// point to them are present (Intel SDM vol. 3, 4.10.3).
+  /// - Parameters:
+  ///   - generation: the life in which the first table is expected.
+  ///   - marked: what led to the first table had been freed.
+  /// - Returns: the first table that is another than the walk takes it for, with the life that was expected, if known.
+  @inline(__always)
+  fileprivate mutating func walk(
+    _ walker: PageWalker, _ memory: inout PhysicalMemory, _ owner: UInt64, from start: WalkPosition,
+    _ generation: UInt32, marked: Bool, page: PageNumber, access: WalkAccess
+  ) -> (WalkResult, suspect: (table: FrameNumber, generation: UInt32)?) {
+    var suspect: (table: FrameNumber, generation: UInt32)?
+    let result = walker.walk(&memory, from: start, page: page, access: access) { step in
+      if step.position.level == start.level {
+        if step.isStale || step.generation != generation { suspect = (step.position.table, generation) }
+      } else {
+        if step.isStale && suspect == nil { suspect = (step.position.table, 0) }
+        walks.insert(
+          Self.walkKey(owner, page, tableLevel: step.position.level),
+          .init(
+            table: step.position.table, generation: step.generation, writable: step.position.writable,
+            throughFreedTable: marked || suspect != nil))
+      }
+    }
+    if suspect != nil && !marked {
+      // The tables above it led to it: they are marked like those below.
+      for level in result.level..<start.level {
+        walks.change(Self.walkKey(owner, page, tableLevel: level)) { $0.throughFreedTable = true }
+      }
+    }
+    return (result, suspect)
   }
 }

@@ -40,7 +40,7 @@ extension Shard {
       let response = LabTraceServiceWatchResponse.with {
         $0.epoch = 1
         $0.seq = from + UInt64(entries.count)
-        $0.events = entries.map { LabTraceEvent($0.effect, at: $0.time) }
+        $0.events = entries.map { LabTraceEvent($0) }
         $0.historyCut = isCut
       }
       desk.send(watcher.call, watcher.codec, response)
@@ -69,10 +69,10 @@ extension Shard {
 }
 
 extension LabTraceEvent {
-  init(_ effect: Effect, at time: Nanoseconds) {
+  init(_ entry: TraceBook.Entry) {
     self.init()
-    timeNanoseconds = time
-    switch effect {
+    timeNanoseconds = entry.time
+    switch entry.effect {
     case .translation(let device, let answer):
       self.device = device.text
       translation = LabTranslation(Wire.Translation(answer))
@@ -118,7 +118,7 @@ extension LabTraceEvent {
         $0.byteCount = Hex.string(step.range.count << 12)
       }
     case .operation(let outcome): operation = LabOperation(outcome, isLoad: false)
-    case .verdict(let verdict): self.verdict = LabVerdict(verdict, seq: 0)
+    case .verdict: verdict = LabVerdict(entry.verdict!, seq: 0)
     }
   }
 }
