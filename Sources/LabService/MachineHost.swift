@@ -92,6 +92,18 @@ final class MachineHost {
     return reply
   }
 
+  /// Performs translation requests of one device, each as one turn, as `perform` would one after the other.
+  /// - Returns: how many; the next one would be refused.
+  @inline(__always)
+  func translate(_ device: DeviceID, _ requests: [TranslationRequest], _ now: UInt64) -> Int {
+    let count = machine.translate(device, requests.span, at: time(now), into: &effects)
+    if log != nil {
+      for request in requests[..<count] { log!.append(.translate(device, request), .none, at: machine.time) }
+    }
+    if trace.isKept { noteTrace() }
+    return count
+  }
+
   /// Performs due turns of a WALL machine, at most `limit`.
   /// - Returns: whether more are due.
   @inline(__always)

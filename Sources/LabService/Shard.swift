@@ -26,6 +26,8 @@ final class Shard: RPCHandler, @unchecked Sendable {
   var desk: ReplyDesk
   var writer = WireWriter()
   var attachBatch = AttachBatch()
+  /// Translation requests of the batch that stand together.
+  var translations: [TranslationRequest] = []
   var deviceCall = DeviceCall()
   var pumps: [LogPump] = []
 

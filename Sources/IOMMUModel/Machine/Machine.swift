@@ -136,13 +136,13 @@ public struct Machine {
   }
 
   @inline(__always)
-  private mutating func begin(at time: Nanoseconds) {
+  mutating func begin(at time: Nanoseconds) {
     self.time = max(self.time, min(time, Self.lastMoment))
     turn += 1
   }
 
   @inline(__always)
-  private mutating func finishTurn(_ effects: inout Effects) {
+  mutating func finishTurn(_ effects: inout Effects) {
     if memory.corruptedFrames > 0 {
       let corruption = memory.takeCorruption()
       effects.counters.corruptedFrames += corruption.found

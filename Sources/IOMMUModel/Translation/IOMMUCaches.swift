@@ -24,6 +24,12 @@ struct IOMMUCaches {
     /// The leaf's Dirty bit is known to be set, so that a write needs no walk.
     var dirty: Bool
     var throughFreedTable: Bool
+
+    static let none = Translation(frame: 0, generation: 0, rights: [], dirty: false, throughFreedTable: false)
+
+    /// Whether it answers a request without a walk.
+    @inline(__always)
+    func satisfies(wantsWrite: Bool) -> Bool { !wantsWrite || rights.contains(.write) && dirty }
   }
   /// Walk cache: the table that an upper-level entry points to, and what the entries above allow.
   struct Walk {

@@ -17,7 +17,7 @@ struct IOMMUAnswer {
 extension Device {
   /// Gives the answer its order, and records the grant if it is one.
   @inline(__always)
-  fileprivate mutating func note(_ answer: IOMMUAnswer, _ request: TranslationRequest, at time: Nanoseconds) -> Order {
+  mutating func note(_ answer: IOMMUAnswer, _ request: TranslationRequest, at time: Nanoseconds) -> Order {
     order &+= 1
     if !answer.rights.isEmpty && !grants.renew(answer, order: order, at: time, pasid: request.pasid, page: request.page)
     {
@@ -70,8 +70,11 @@ extension Machine {
     if !caches.contexts.contains(key) { caches.contexts.insert(key, .init(device: id)) }
   }
 
-  @inline(__always)
-  mutating func answer(_ source: Source, _ request: TranslationRequest, _ effects: inout Effects) {
+  /// - Returns: where the answer came from.
+  @inline(__always) @discardableResult
+  mutating func answer(
+    _ source: Source, _ request: TranslationRequest, _ effects: inout Effects
+  ) -> Verdict.Via {
     effects.counters.translations &+= 1
     let answer =
       source.isFenced
@@ -90,6 +93,7 @@ extension Machine {
           page: request.page, physicalAddress: UInt64(answer.frame) << 12, order: order, tag: request.tag,
           pasid: request.pasid, status: answer.status, sizeLog2: PageTableFormat.spanLog2(level: answer.level),
           rights: answer.rights)))
+    return answer.via
   }
 
   /// Translates a page for a device whose context is cached. Caches what it finds; never what it does not (`iommu-hardware.md` A3, rule 6).
@@ -111,7 +115,7 @@ extension Machine {
         return IOMMUAnswer(status: .success, binding: entry.binding)
       }
       let owner = IOMMUCaches.owner(tag: entry.tag, pasid)
-      if let hit = findTranslation(owner, page), !wantsWrite || hit.0.rights.contains(.write) && hit.0.dirty {
+      if let hit = findTranslation(owner, page), hit.0.satisfies(wantsWrite: wantsWrite) {
         effects.counters.iotlbHits &+= 1
         return IOMMUAnswer(
           status: .success, frame: hit.0.frame, generation: hit.0.generation, level: hit.level,
@@ -124,8 +128,7 @@ extension Machine {
   /// The PASID's entry, from its cache or from the table.
   @inline(__always)
   private mutating func pasidEntry(_ id: DeviceID, _ rid: UInt16, _ pasid: PASID) -> IOMMUCaches.PASIDEntry? {
-    let key = BoundedCache<IOMMUCaches.PASIDEntry>.Key(owner: UInt64(rid), page: UInt64(pasid))
-    if let entry = caches.pasids.find(key) { return entry }
+    if let entry = cachedPASIDEntry(rid, pasid) { return entry }
     guard let bindingID = devices[id].bindings.first(where: { bindings[$0].pasid == pasid }) else { return nil }
     let binding = bindings[bindingID]
     var kind = IOMMUCaches.PASIDEntry.Kind.table
@@ -140,8 +143,13 @@ extension Machine {
       kind: binding.table == .cut && kind != .table ? .blocked : kind, binding: bindingID,
       tag: Self.tag(binding.target), root: binding.table == .real ? binding.root : 0,
       rootGeneration: binding.rootGeneration)
-    caches.pasids.insert(key, entry)
+    caches.pasids.insert(.init(owner: UInt64(rid), page: UInt64(pasid)), entry)
     return entry
+  }
+
+  @inline(__always)
+  func cachedPASIDEntry(_ rid: UInt16, _ pasid: PASID) -> IOMMUCaches.PASIDEntry? {
+    caches.pasids.find(.init(owner: UInt64(rid), page: UInt64(pasid)))
   }
 
   @inline(__always)

@@ -60,7 +60,16 @@ extension Shard {
   private func take(_ host: MachineHost, _ port: DevicePort) {
     let first = port.messageCount
     port.messageCount += UInt64(attachBatch.messages.count)
-    for index in attachBatch.messages.indices {
+    var index = 0
+    var takesRuns = true
+    while index < attachBatch.messages.count {
+      if takesRuns {
+        let performed = takeTranslations(host, port, from: index)
+        index += performed
+        // What the machine refuses of the device's first request, it refuses of all.
+        takesRuns = performed > 0 || translations.isEmpty
+        if index == attachBatch.messages.count { break }
+      }
       do throws(CallError) {
         _ = try host.perform(try Command(attachBatch.messages[index], of: port.id), now)
       } catch {
@@ -69,9 +78,32 @@ extension Shard {
         port.refusals.append(error.text)
         host.push(port.id, .refused(message: first + UInt64(index) + 1, error.reason))
       }
+      index += 1
       if host.effects.list.count >= 128 { host.dispatch() }
     }
     host.dispatch()
+  }
+
+  /// Performs the translation requests that stand together from `first` on, if there are two at least.
+  /// - Returns: how many. What stands behind them is for itself, and may be refused.
+  @inline(__always)
+  private func takeTranslations(_ host: MachineHost, _ port: DevicePort, from first: Int) -> Int {
+    translations.removeAll(keepingCapacity: true)
+    var index = first
+    while index < attachBatch.messages.count, translations.count < 64,
+      case .translate(let message) = attachBatch.messages[index], let request = try? TranslationRequest(message),
+      request.pasid <= Page.maximumPASID
+    {
+      translations.append(request)
+      index += 1
+    }
+    if translations.count < 2 {
+      translations.removeAll(keepingCapacity: true)
+      return 0
+    }
+    let performed = host.translate(port.id, translations, now)
+    if host.effects.list.count >= 128 { host.dispatch() }
+    return performed
   }
 
   private func open(
