@@ -29,7 +29,7 @@ public struct SimulatedStorm {
   /// Outcomes of the turn under way.
   private var returnedNow: [OperationOutcome] = []
   /// Called after every turn, for tests that check invariants.
-  private let afterTurn: (borrowing Machine) -> Void
+  private let afterTurn: ((borrowing Machine) -> Void)?
 
   private struct Parcel: Comparable {
     enum Content {
@@ -54,7 +54,7 @@ public struct SimulatedStorm {
     var devices: Range<Int>
   }
 
-  public init(_ plan: StormPlan, afterTurn: @escaping (borrowing Machine) -> Void = { _ in }) {
+  public init(_ plan: StormPlan, afterTurn: ((borrowing Machine) -> Void)? = nil) {
     self.plan = plan
     self.afterTurn = afterTurn
     var settings = plan.settings
@@ -142,7 +142,7 @@ public struct SimulatedStorm {
   private mutating func take() {
     returnedNow.removeAll(keepingCapacity: true)
     counters.add(effects.counters)
-    afterTurn(machine)
+    afterTurn?(machine)
     effects.digest(into: &effectDigest)
     verdicts += effects.verdicts
     for effect in effects.list {

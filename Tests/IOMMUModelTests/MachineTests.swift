@@ -245,6 +245,20 @@ import Testing
     #expect(!named.apply(pending: 1, at: 0, into: &byName))
   }
 
+  @Test func `a sum of counters adds every counter that has a name, and all of them have one`() {
+    var sum = Counters()
+    var more = Counters()
+    for (index, (_, path)) in Counters.named.enumerated() {
+      sum[keyPath: path] = UInt64(index)
+      more[keyPath: path] = UInt64(1000 * index + 1)
+    }
+    sum.add(more)
+    for (index, (name, path)) in Counters.named.enumerated() {
+      #expect(sum[keyPath: path] == UInt64(1001 * index + 1), "\(name)")
+    }
+    #expect(Counters.named.count == MemoryLayout<Counters>.size / MemoryLayout<UInt64>.size)
+  }
+
   @Test func `a copy of a machine is another machine`() throws {
     let (start, space, device) = try busy()
     let before = start.machine.stateHash()

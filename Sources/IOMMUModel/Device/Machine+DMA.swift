@@ -95,11 +95,13 @@ extension Machine {
 
   /// A device never writes into a page table of the machine's own software, right or wrong: the access is recorded and
   /// explained, but the simulation does not let itself be corrupted (design §5).
+  @inline(__always)
   private func protectsItself(_ request: DMARequest, _ frame: FrameNumber) -> Bool {
     request.write && Int(frame) < memory.createdFrameCount && memory[frame].use == .table
   }
 
   /// A PASID that is attached to a `BLOCKED` domain refuses translated requests as well.
+  @inline(__always)
   private func isBlocked(_ id: DeviceID, _ pasid: PASID) -> Bool {
     guard let binding = devices[id].bindings.first(where: { bindings[$0].pasid == pasid }),
       case .domain(let domain) = bindings[binding].target

@@ -91,6 +91,7 @@ extension Machine {
   }
 
   /// Bindings whose strategy flushes a range at this site. A domain's own unmap flushes all its bindings, strictly.
+  @inline(__always)
   private func sharers(_ operation: Operation, _ site: Strategy.Sites) -> [BindingID] {
     switch operation.target! {
     case .addressSpace(let space):

@@ -14,7 +14,32 @@ extension Counters {
     ("unexplainedCorruptions", \.unexplainedCorruptions),
   ]
 
+  /// Field by field: a walk over `named` makes key paths at every turn, which was a third of a simulated storm's time.
   public mutating func add(_ more: Counters) {
-    for (_, path) in Self.named { self[keyPath: path] += more[keyPath: path] }
+    translations += more.translations
+    iotlbHits += more.iotlbHits
+    walks += more.walks
+    pageRequests += more.pageRequests
+    groupsAnswered += more.groupsAnswered
+    membersServed += more.membersServed
+    neededFaults += more.neededFaults
+    needlessFaults += more.needlessFaults
+    duplicateFaults += more.duplicateFaults
+    refusedFaults += more.refusedFaults
+    faultInterrupts += more.faultInterrupts
+    queueOverflows += more.queueOverflows
+    autoAnswers += more.autoAnswers
+    dmaChecked += more.dmaChecked
+    invalidations += more.invalidations
+    completions += more.completions
+    liveHits += more.liveHits
+    timeouts += more.timeouts
+    fenced += more.fenced
+    unexpectedCompletions += more.unexpectedCompletions
+    fullBatches += more.fullBatches
+    framesFreed += more.framesFreed
+    tablesFreed += more.tablesFreed
+    corruptedFrames += more.corruptedFrames
+    unexplainedCorruptions += more.unexplainedCorruptions
   }
 }

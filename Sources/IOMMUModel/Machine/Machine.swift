@@ -5,6 +5,9 @@
 /// Deterministic and without I/O: the same settings and the same turns at the same times give the same effects and the
 /// same state hash, on every machine, in debug and release. The machine lists its enabled internal turns and never
 /// picks one; a scheduler outside picks. A value: a copy is an independent machine.
+///
+/// What changes nothing and is called by what does is inlined always: a call would pass the machine as a value beside its
+/// own mutation, and so copy its kilobyte.
 public struct Machine {
   public let settings: Settings
   /// Machine time of the last turn.
@@ -151,6 +154,7 @@ public struct Machine {
   }
 
   /// A turn whose reason has gone since it was scheduled.
+  @inline(__always)
   private func isVoid(_ chosen: PendingTurn) -> Bool {
     switch chosen.kind {
     case .step(let operation):
@@ -172,6 +176,7 @@ public struct Machine {
   public static let lastMoment: Nanoseconds = 1 << 62
   private static let longestDuration: Nanoseconds = 1 << 61
 
+  @inline(__always)
   func dilated(_ duration: Nanoseconds) -> Nanoseconds {
     let (product, overflow) = duration.multipliedReportingOverflow(by: settings.costs.dilationMilli)
     return overflow ? Self.longestDuration : min(product / 1000, Self.longestDuration)

@@ -18,6 +18,7 @@ enum StepOutcome {
 
 /// Starting, running, waking and ending of operations. What the steps do is in `Machine+Steps` and its neighbours.
 extension Machine {
+  @inline(__always)
   func operation(_ id: OperationID) -> Operation? {
     guard id.slot < operations.count, let operation = operations[id.slot], operation.id == id else { return nil }
     return operation
@@ -63,6 +64,7 @@ extension Machine {
     return id
   }
 
+  @inline(__always)
   private func validate(_ request: OperationRequest) throws(Refusal) {
     switch request {
     case .mmap(let space, let range, _, let pageSizeLog2):
@@ -95,7 +97,9 @@ extension Machine {
       try require(space)
     case .cpuAccess(let space, let access):
       try require(space)
-      guard access.cpu < settings.cpuCount else { throw Refusal(.cpuOutOfRange, .cpu, figure: UInt64(settings.cpuCount)) }
+      guard access.cpu < settings.cpuCount else {
+        throw Refusal(.cpuOutOfRange, .cpu, figure: UInt64(settings.cpuCount))
+      }
       guard access.address % 8 == 0 else { throw Refusal(.misaligned, .address, figure: 8) }
       try require(PageRange(first: access.address >> 12, count: access.kind == .touch ? access.pageCount : 1))
     case .unmap(let domain, let range):
@@ -115,6 +119,7 @@ extension Machine {
   }
 
   /// hugetlb: a range does not end inside a huge page.
+  @inline(__always)
   private func requireWholeBlocks(_ space: AddressSpaceID, _ range: PageRange) throws(Refusal) {
     if let block = splitsBlock(space, range) {
       throw Refusal(.splitsHugePage, [.address, .byteCount], figure: block << 12)
@@ -122,6 +127,7 @@ extension Machine {
   }
 
   /// Pages of the huge page inside which the range begins or ends; nil: it does not.
+  @inline(__always)
   func splitsBlock(_ space: AddressSpaceID, _ range: PageRange) -> UInt64? {
     for edge in [range.first, range.end] {
       guard let area = spaces[space].areas.find(edge == range.end ? edge - 1 : edge), area.level > 0 else { continue }
@@ -218,13 +224,16 @@ extension Machine {
     dispatchGroups(&effects)
   }
 
+  @inline(__always)
   func report(_ letter: OperationStep.Letter, _ operation: Operation, _ range: PageRange, _ effects: inout Effects) {
     effects.append(.step(OperationStep(operation: operation.id, kind: operation.kind, letter: letter, range: range)))
   }
 
+  @inline(__always)
   func stamp(_ operation: Operation) -> OperationStamp { OperationStamp(operation: operation.id, at: time) }
 
   /// Where the list goes on when the operation cannot: a group is answered, everything else returns.
+  @inline(__always)
   func failure(_ operation: inout Operation, _ status: OperationOutcome.Status) -> StepOutcome {
     operation.status = status
     let list = programs.lists[Int(operation.kind.rawValue)]

@@ -94,6 +94,7 @@ extension Machine {
   // MARK: Areas
 
   /// The areas may have changed while the operation waited for the lock: a huge page is not split now either.
+  @inline(__always)
   private func checkBlocks(_ operation: inout Operation) -> StepOutcome {
     if splitsBlock(operation.space!, operation.range) == nil { return .through }
     operation.status = .areasChanged
@@ -130,12 +131,14 @@ extension Machine {
 
   // MARK: Letters
 
+  @inline(__always)
   private func hold(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     guard settings.hold > 0 else { return .through }
     report(.hold, operation, operation.window, &effects)
     return .next(after: dilated(settings.hold))
   }
 
+  @inline(__always)
   private func root(_ operation: Operation) -> FrameNumber {
     switch operation.target! {
     case .addressSpace(let space): spaces[space].root
@@ -235,6 +238,7 @@ extension Machine {
     return .through
   }
 
+  @inline(__always)
   private func isTable(_ table: FrameNumber, _ page: PageNumber, _ level: UInt8) -> Bool {
     PageTableEntry(bits: memory.load(table, walker.format.index(page, level: level))).isTable
   }
@@ -256,7 +260,8 @@ extension Machine {
     let span = UInt64(1) << (9 * UInt64(position.level))
     let page = operation.cursor / span * span
     let frame = old.leafFrame(level: position.level)
-    let rights: Rights = bits & PageTableEntry.present == 0 ? [] : bits & PageTableEntry.writable == 0 ? .read : .readWrite
+    let rights: Rights =
+      bits & PageTableEntry.present == 0 ? [] : bits & PageTableEntry.writable == 0 ? .read : .readWrite
     reduce(page, position.level, frame, rights, &operation)
     return true
   }

@@ -5,6 +5,7 @@ extension Machine {
   // MARK: DMA
 
   /// Judges an access at its landing; nil: nothing is wrong.
+  @inline(__always)
   func judge(_ id: DeviceID, _ dma: InFlightDMA, _ frame: FrameNumber) -> Verdict? {
     let request = dma.request
     let right: Rights = request.write ? .write : .read
@@ -57,6 +58,7 @@ extension Machine {
   }
 
   /// Whether an operation that dropped or reduced this reference has not returned: old and new are both legal.
+  @inline(__always)
   private func isInProgress(_ target: Binding.Target, _ page: PageNumber, _ grant: Grant) -> Bool {
     let running: [OperationID]
     switch target {
@@ -70,11 +72,13 @@ extension Machine {
     }
   }
 
+  @inline(__always)
   private func target(_ id: DeviceID, _ pasid: PASID) -> Binding.Target? {
     devices[id].bindings.first { bindings[$0].pasid == pasid }.map { bindings[$0].target }
   }
 
   /// What an address space or a `PAGING` domain holds; nil: it is gone, or keeps no account.
+  @inline(__always)
   private func references(_ target: Binding.Target) -> References? {
     switch target {
     case .addressSpace(let space): spaces.contains(space) ? spaces[space].references : nil
@@ -82,6 +86,7 @@ extension Machine {
     }
   }
 
+  @inline(__always)
   private func isIdentity(_ target: Binding.Target) -> Bool {
     if case .domain(let domain) = target { domains[domain].kind == .identity } else { false }
   }
@@ -154,6 +159,7 @@ extension Machine {
   }
 
   /// Whether the address space's own table grants the right in this very turn.
+  @inline(__always)
   private func ownTableGrants(_ binding: BindingID?, _ page: PageNumber, _ wanted: Rights) -> Bool {
     guard let binding, bindings.contains(binding), bindings[binding].table != .cut,
       case .addressSpace(let space) = bindings[binding].target,

@@ -209,6 +209,7 @@ extension Machine {
     bits & ~(PageTableEntry.accessed | PageTableEntry.dirty)
   }
 
+  @inline(__always)
   private func entryOfFault(_ operation: Operation) -> EntryPosition {
     locate(spaces[operation.space!].root, operation.window.first).position
   }

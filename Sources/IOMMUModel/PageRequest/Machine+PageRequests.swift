@@ -31,6 +31,7 @@ extension Machine {
     }
   }
 
+  @inline(__always)
   private func ignore(_ id: DeviceID, _ message: IgnoredMessage, _ effects: inout Effects) {
     effects.append(.device(id, .ignored(message)))
   }
@@ -113,6 +114,7 @@ extension Machine {
   }
 
   /// The address space that serves a group; nil: no handler, so Invalid Request.
+  @inline(__always)
   private func handlerTarget(_ group: PageRequestGroup) -> Binding.Target? {
     guard devices.contains(group.device),
       let binding = devices[group.device].bindings.first(where: { bindings[$0].pasid == group.pasid }),

@@ -11,6 +11,7 @@ struct EntryPosition: Equatable {
 extension Machine {
   /// The entry that maps or would map a page: goes down while there are tables.
   /// - Returns: the position, and whether the entry there is a leaf or absent at the level where the way ended.
+  @inline(__always)
   func locate(_ root: FrameNumber, _ page: PageNumber) -> (position: EntryPosition, entry: PageTableEntry) {
     var level = walker.format.levelCount - 1
     var table = root
