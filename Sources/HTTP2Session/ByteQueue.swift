@@ -68,6 +68,7 @@ public struct ByteStorage {
   /// The bytes; valid until the next change.
   public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
 
+  @inline(__always)
   public mutating func append(_ source: UnsafeRawPointer, _ length: Int) {
     if count + length > capacity { grow(count + length) }
     memcpy(base + count, source, length)
@@ -83,6 +84,7 @@ public struct ByteStorage {
     }
   }
 
+  @inline(never)
   private mutating func grow(_ wanted: Int) {
     let larger = max(wanted, capacity * 2)
     let grown = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)

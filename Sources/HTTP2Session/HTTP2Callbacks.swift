@@ -186,28 +186,23 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       return headerListIsTooLong()
     }
     guard pointee.headIsOpen else { return 0 }
-    let head = pointee.context.pointee.heads.last
     switch nameCount {
-    case 5 where memcmp(name, ":path", 5) == 0:
-      head.pointee.path = keep(value, valueCount)
-    case 6 where memcmp(name, "accept", 6) == 0:
-      head.pointee.accept = keep(value, valueCount)
-    case 7 where memcmp(name, ":method", 7) == 0:
-      head.pointee.method = HTTP2Method(value, valueCount)
-    case 7 where memcmp(name, ":status", 7) == 0:
-      head.pointee.status = decimal(value, valueCount)
-    case 12 where memcmp(name, "content-type", 12) == 0:
-      head.pointee.contentType = keep(value, valueCount)
-    case 16 where memcmp(name, "content-encoding", 16) == 0:
-      head.pointee.contentEncoding = keep(value, valueCount)
-    case 18 where memcmp(name, "connect-timeout-ms", 18) == 0:
-      head.pointee.connectTimeout = keep(value, valueCount)
+    case 5 where memcmp(name, ":path", 5) == 0: head.pointee.path = keep(value, valueCount)
+    case 6 where memcmp(name, "accept", 6) == 0: head.pointee.accept = keep(value, valueCount)
+    case 7 where memcmp(name, ":method", 7) == 0: head.pointee.method = HTTP2Method(value, valueCount)
+    case 7 where memcmp(name, ":status", 7) == 0: head.pointee.status = decimal(value, valueCount)
+    case 12 where memcmp(name, "content-type", 12) == 0: head.pointee.contentType = keep(value, valueCount)
+    case 16 where memcmp(name, "content-encoding", 16) == 0: head.pointee.contentEncoding = keep(value, valueCount)
+    case 18 where memcmp(name, "connect-timeout-ms", 18) == 0: head.pointee.connectTimeout = keep(value, valueCount)
     case 24 where memcmp(name, "connect-content-encoding", 24) == 0:
       head.pointee.connectContentEncoding = keep(value, valueCount)
     default: break
     }
     return 0
   }
+
+  @inline(__always)
+  private var head: UnsafeMutablePointer<HTTP2Head> { pointee.context.pointee.heads.last }
 
   private func headerListIsTooLong() -> Int32 {
     dropOpenHead()
@@ -352,6 +347,9 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     // libnghttp2 goes from one DATA frame to the next by itself, so the limit must be kept here.
     if pointee.context.pointee.output.count >= pointee.drainLimit { return NGHTTP2_ERR_WOULDBLOCK.rawValue }
     let stream = source.assumingMemoryBound(to: HTTP2Stream.self)
+    // With its last frame the stream closes.
+    pointee.lastStream = stream
+    pointee.lastStreamID = stream.pointee.id
     pointee.context.pointee.output.append(header, 9)
     if count > 0 {
       pointee.context.pointee.output.append(stream.pointee.output.first, count)

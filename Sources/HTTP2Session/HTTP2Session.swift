@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CNghttp2
+import Glibc
 
 /// The owner of one nghttp2 session, server or client, without I/O: bytes in, events out, bytes out.
 ///
@@ -165,6 +166,23 @@ public final class HTTP2Session {
       code = nghttp2_submit_response(session, id, headers.fields, headers.count, &provider)
     }
     check(code, "nghttp2_submit_response")
+  }
+
+  /// A whole response, head and body, which ends the stream. False on a stream that takes none; nothing has changed then.
+  @inline(__always)
+  public func respond(
+    _ stream: HTTP2StreamHandle, _ headers: HTTP2HeaderList, body: UnsafeRawBufferPointer, now: UInt64
+  ) -> Bool {
+    guard !stream.pointee.hasHead, let output = reserve(stream, body.count) else { return false }
+    if let base = body.baseAddress { memcpy(output, base, body.count) }
+    commit(stream, body.count, now: now)
+    stream.pointee.isFinished = true
+    stream.pointee.hasHead = true
+    var provider = HTTP2Session.provider(stream)
+    let id = stream.pointee.id
+    check(
+      nghttp2_submit_response(session, id, headers.fields, headers.count, &provider), "nghttp2_submit_response")
+    return true
   }
 
   /// Opens a stream of a client and submits its head. `owner` is the caller's tag.

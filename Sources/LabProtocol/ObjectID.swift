@@ -22,6 +22,7 @@ public enum ObjectID {
       case .operation: 16
       }
     }
+    @inlinable var textCount: Int { prefix.utf8CodeUnitCount + digitCount }
   }
 
   /// The id's text.
@@ -31,15 +32,15 @@ public enum ObjectID {
   }
 
   /// The value of an id's text; 0 when it is none of that kind.
-  @inlinable
+  @inlinable @inline(__always)
   public static func value(_ kind: Kind, _ bytes: UnsafeBufferPointer<UInt8>) -> UInt128 {
     let prefix = kind.prefix
     let prefixCount = prefix.utf8CodeUnitCount
-    guard bytes.count == prefixCount + kind.digitCount else { return 0 }
+    guard bytes.count == kind.textCount else { return 0 }
     for index in 0..<prefixCount where bytes[index] != prefix.utf8Start[index] { return 0 }
     var value: (high: UInt64, low: UInt64) = (0, 0)
-    for start in stride(from: prefixCount, to: bytes.count, by: 8) {
-      let digits = UnsafeRawPointer(bytes.baseAddress! + start).loadUnaligned(as: UInt64.self)
+    for part in 0..<kind.digitCount / 8 {
+      let digits = UnsafeRawPointer(bytes.baseAddress! + prefixCount + 8 * part).loadUnaligned(as: UInt64.self)
       guard let part = eightDigits(UInt64(littleEndian: digits)) else { return 0 }
       value.high = value.high << 32 | value.low >> 32
       value.low = value.low << 32 | part
@@ -49,7 +50,7 @@ public enum ObjectID {
 
   /// Eight lower-case hexadecimal digits at once, the first in the lowest byte; nil when one is none. Ids stand in every
   /// unary request, 40 digits of them.
-  @usableFromInline
+  @inlinable @inline(__always)
   static func eightDigits(_ text: UInt64) -> UInt64? {
     let ones: UInt64 = 0x0101_0101_0101_0101
     let letters = (text >> 6) & ones

@@ -153,7 +153,13 @@ final class MachineHost {
   }
 
   /// Tells everybody who must hear of it what the turns did.
+  @inline(__always)
   func dispatch() {
+    tracedCount = 0
+    if !effects.list.isEmpty { dispatchAll() }
+  }
+
+  private func dispatchAll() {
     for index in effects.list.indices {
       switch effects.list[index] {
       case .translation(let device, let answer): push(device, .translation(.init(answer)))
@@ -190,7 +196,6 @@ final class MachineHost {
       }
     }
     effects.removeList()
-    tracedCount = 0
   }
 
   @inline(__always)

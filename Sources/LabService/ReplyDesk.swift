@@ -6,7 +6,7 @@ import SwiftProtobuf
 /// Takes replies of one loop's machines to their calls: directly when the call is of this loop, in one batch per pass
 /// when it is of another.
 struct ReplyDesk {
-  private unowned let loop: RPCLoop
+  private let loop: RPCLoop
   private let loops: [RPCLoop]
   private var batches: [OutboundBatch?]
 

@@ -11,7 +11,7 @@ extension Shard {
   ) {
     switch kind {
     case .request:
-      request(Caller(call: call, method: method, codec: codec), bytes)
+      request(call, method, codec, bytes)
     case .message:
       if let index = routes[call] {
         forward(to: index, .message, call, method, codec, bytes)
@@ -29,14 +29,20 @@ extension Shard {
     }
   }
 
+  @inline(__always)
+  private func request(_ call: CallID, _ method: LabMethod, _ codec: RPCCodec, _ bytes: UnsafeRawBufferPointer) {
+    switch method {
+    case .translate: deviceCall(.translate, call, method, codec, bytes)
+    case .requestPages: deviceCall(.pageRequests, call, method, codec, bytes)
+    case .dma: deviceCall(.dma, call, method, codec, bytes)
+    case .completeInvalidations: deviceCall(.complete, call, method, codec, bytes)
+    case .giveUp: deviceCall(.giveUp, call, method, codec, bytes)
+    default: request(Caller(call: call, method: method, codec: codec), bytes)
+    }
+  }
+
   private func request(_ caller: Caller, _ bytes: UnsafeRawBufferPointer) {
     switch caller.method {
-    case .translate: deviceCall(.translate, caller, bytes)
-    case .requestPages: deviceCall(.pageRequests, caller, bytes)
-    case .dma: deviceCall(.dma, caller, bytes)
-    case .completeInvalidations: deviceCall(.complete, caller, bytes)
-    case .giveUp: deviceCall(.giveUp, caller, bytes)
-
     case .createMachine: createMachine(caller, bytes)
     case .listMachines: listMachines(caller, bytes)
     case .getMachine: on(LabGetMachineRequest.self, caller, bytes, getMachine)
@@ -72,8 +78,8 @@ extension Shard {
     case .watchDevice: on(LabDeviceServiceWatchRequest.self, caller, bytes, watchDevice)
     case .watchTrace: on(LabTraceServiceWatchRequest.self, caller, bytes, watchTrace)
 
-    // A bidirectional call has no whole request.
-    case .attach: break
+    // These are read by the hand-written codec, and a bidirectional call has no whole request.
+    case .translate, .requestPages, .dma, .completeInvalidations, .giveUp, .attach: break
     }
   }
 

@@ -16,7 +16,9 @@ final class Shard: RPCHandler, @unchecked Sendable {
   /// All shards, by their loop's index. Set once, before the server starts.
   var peers: [Shard] = []
 
-  var machines: [UInt128: MachineHost] = [:]
+  private(set) var machines: [UInt128: MachineHost] = [:]
+  /// The machine that a call named last: the calls for one machine come in runs.
+  private var recent: MachineHost?
   /// Streams of this shard's machines.
   var streams: [CallID: StreamState] = [:]
   /// Streams of this loop's connections whose machine is another shard's.
@@ -183,12 +185,21 @@ final class Shard: RPCHandler, @unchecked Sendable {
     case nowhere
   }
 
+  func add(_ host: MachineHost) { machines[host.id] = host }
+
+  func remove(_ host: MachineHost) {
+    machines[host.id] = nil
+    recent = nil
+  }
+
   /// The loop of a machine stands in its id.
   @inline(__always)
   func locate(_ id: UInt128) -> Location {
+    if let recent, recent.id == id, recent.tenant == .default { return .here(recent) }
     let index = Int(truncatingIfNeeded: id & 0xff)
     if index == loop.index {
       guard let host = machines[id], host.tenant == .default else { return .nowhere }
+      recent = host
       return .here(host)
     }
     return id != 0 && index < peers.count ? .elsewhere(index) : .nowhere

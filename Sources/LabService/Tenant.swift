@@ -2,6 +2,6 @@
 
 /// The owner of machines; nothing crosses tenants. Until tokens name others, every call is of the default tenant.
 struct Tenant: Hashable, Sendable {
-  let name: String
-  static let `default` = Tenant(name: "default")
+  let number: UInt32
+  static var `default`: Tenant { Tenant(number: 0) }
 }

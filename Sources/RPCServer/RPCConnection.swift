@@ -36,7 +36,8 @@ final class RPCConnection: ChannelDuplexHandler {
   var index = -1
   var isTouched = false
   var inputBytes = 0
-  private var firstCall = RPCCall.none
+  /// The list of its calls; the loop links and unlinks them.
+  var firstCall = RPCCall.none
 
   /// Output is taken from the session in pieces of about this many bytes.
   private static let pieceBytes = 128 << 10
@@ -262,20 +263,5 @@ final class RPCConnection: ChannelDuplexHandler {
         loop.cut(self, stream, .writeStall)
       }
     }
-  }
-
-  // MARK: - Calls
-
-  func link(_ call: UnsafeMutablePointer<RPCCall>) {
-    call.pointee.previous = RPCCall.none
-    call.pointee.next = firstCall
-    if firstCall != RPCCall.none { loop.calls[firstCall].pointee.previous = call.pointee.slot }
-    firstCall = call.pointee.slot
-  }
-
-  func unlink(_ call: UnsafeMutablePointer<RPCCall>) {
-    let (previous, next) = (call.pointee.previous, call.pointee.next)
-    if previous == RPCCall.none { firstCall = next } else { loop.calls[previous].pointee.next = next }
-    if next != RPCCall.none { loop.calls[next].pointee.previous = previous }
   }
 }

@@ -14,6 +14,9 @@ extension RPCLoop {
   /// Sends one message of a stream (of a unary call: its answer). An NDJSON message must not contain a newline.
   @discardableResult
   public func send(_ id: CallID, _ message: UnsafeRawBufferPointer) -> Bool {
+    if let call = calls.find(id), call.pointee.framing == .unary {
+      return call.pointee.connection._withUnsafeGuaranteedRef { answer($0, call, message) }
+    }
     guard let output = beginOutput(id, reserving: message.count) else { return false }
     if let base = message.baseAddress { memcpy(output, base, message.count) }
     commitOutput(id, message.count)
@@ -114,6 +117,20 @@ extension RPCLoop {
 
   // MARK: - Inside
 
+  /// The whole answer of a unary call.
+  @inline(__always)
+  private func answer(
+    _ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>, _ message: UnsafeRawBufferPointer
+  ) -> Bool {
+    let stream = call.pointee.stream!
+    let headers = responses.success(.unary, call.pointee.codec)
+    guard connection.session.respond(stream, headers, body: message, now: now) else { return false }
+    touch(connection)
+    forget(connection, call)
+    checkOutput(connection, stream)
+    return true
+  }
+
   @inline(__always)
   func open(_ call: UnsafeMutablePointer<RPCCall>) {
     if call.pointee.isOpen { return }
@@ -193,17 +210,34 @@ extension RPCLoop {
     call.pointee.connection._withUnsafeGuaranteedRef { forget($0, call) }
   }
 
+  @inline(__always)
+  func link(_ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>) {
+    let first = connection.firstCall
+    call.pointee.previous = RPCCall.none
+    call.pointee.next = first
+    if first != RPCCall.none { calls[first].pointee.previous = call.pointee.slot }
+    connection.firstCall = call.pointee.slot
+  }
+
+  @inline(__always)
+  private func unlink(_ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>) {
+    let (previous, next) = (call.pointee.previous, call.pointee.next)
+    if previous == RPCCall.none { connection.firstCall = next } else { calls[previous].pointee.next = next }
+    if next != RPCCall.none { calls[next].pointee.previous = previous }
+  }
+
   /// Frees the slot; the stream lives on until its last byte has left.
   private func forget(_ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>) {
     call.pointee.stream.pointee.owner = HTTP2Stream.unowned
     // A paused stream's bytes are read by nobody from now on; the connection's window gets them back.
     if call.pointee.isPaused { connection.session.consume(call.pointee.stream) }
     dropHeld(connection, call)
-    connection.unlink(call)
+    unlink(connection, call)
     if call.pointee.hasDeadline { deadlines.liveCount -= 1 }
     calls.put(call)
   }
 
+  @inline(__always)
   private func checkOutput(_ connection: RPCConnection, _ stream: HTTP2StreamHandle) {
     if stream.pointee.pendingOutput > limits.streamOutputBytes {
       cut(connection, stream, .outputLimit)

@@ -81,7 +81,7 @@ extension RPCLoop {
     call.pointee.connection = Unmanaged.passUnretained(connection)
     call.pointee.inputAt = now
     stream.pointee.owner = call.pointee.slot
-    connection.link(call)
+    link(connection, call)
     if !head.connectTimeout.isEmpty {
       guard let milliseconds = decimal(head.connectTimeout.of(http.storage), digits: 10), milliseconds > 0 else {
         let error = RPCError(

@@ -12,7 +12,18 @@ private enum MediaType {
   case json, proto, connectJSON, connectProto, ndjson
 
   /// Matches without parameters and without regard to case, RFC 9110 §8.3.1.
+  @inline(__always)
   init?(_ value: UnsafeRawBufferPointer) {
+    // What nearly every call has, without a look at each byte.
+    if value.count == 16, memcmp(value.baseAddress!, "application/json", 16) == 0 {
+      self = .json
+      return
+    }
+    self.init(general: value)
+  }
+
+  @inline(never)
+  private init?(general value: UnsafeRawBufferPointer) {
     var count = 0
     while count < value.count, value[count] != UInt8(ascii: ";") { count += 1 }
     while count > 0, value[count - 1] == UInt8(ascii: " ") || value[count - 1] == 0x09 { count -= 1 }

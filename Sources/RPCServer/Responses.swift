@@ -3,7 +3,8 @@ import HTTP2Session
 
 /// The response heads, built once per loop and sent without a copy.
 final class Responses {
-  private let unary: [HTTP2HeaderList]
+  private let unaryJSON = Responses.head(200, "application/json")
+  private let unaryProto = Responses.head(200, "application/proto")
   private let connect: [HTTP2HeaderList]
   private let ndjson = Responses.head(200, "application/x-ndjson")
   private let errors: [HTTP2HeaderList]
@@ -14,7 +15,6 @@ final class Responses {
   let textUnavailable = Responses.head(503, "text/plain; charset=utf-8")
 
   init() {
-    unary = [Responses.head(200, "application/json"), Responses.head(200, "application/proto")]
     connect = [Responses.head(200, "application/connect+json"), Responses.head(200, "application/connect+proto")]
     errors = RPCCode.allCases.map { Responses.head($0.httpStatus, "application/json") }
     wrongVerb = HTTP2HeaderList([
@@ -29,7 +29,7 @@ final class Responses {
   @inline(__always)
   func success(_ framing: RPCFraming, _ codec: RPCCodec) -> HTTP2HeaderList {
     switch framing {
-    case .unary: unary[Int(codec.rawValue)]
+    case .unary: codec == .json ? unaryJSON : unaryProto
     case .connect: connect[Int(codec.rawValue)]
     case .ndjson: ndjson
     }

@@ -132,8 +132,9 @@ import Testing
     var machine: UInt128
     var device: UInt32
     var messages: [Wire.DeviceMessage]
-    init(_ call: DeviceCall) {
-      (requestID, machine, device, messages) = (call.requestID, call.machine, call.device, call.messages)
+    init(_ call: DeviceCall, _ payload: DeviceCall.Payload) {
+      (requestID, machine, device) = (call.requestID, call.machine, call.device)
+      messages = payload == .pageRequests ? call.pageRequests.map { .pageRequest($0) } : [call.message]
     }
     init?(_ id: String, _ machine: String, _ device: String, _ messages: () throws -> [Wire.DeviceMessage]) {
       guard DeviceCall.isValid(requestID: id.utf8), !machine.isEmpty, !device.isEmpty, let messages = try? messages(),
@@ -161,7 +162,7 @@ import Testing
       reader: { bytes in
         var call = DeviceCall()
         do { try call.read(payload, json: bytes) } catch { return nil }
-        return Call(call)
+        return Call(call, payload)
       },
       fast: { bytes in
         var call = DeviceCall()
@@ -169,7 +170,7 @@ import Testing
           var cursor = JSONCursor(bytes.bindMemory(to: UInt8.self))
           try call.read(payload, &cursor)
         } catch { return .failure(error) }
-        return .success(Call(call))
+        return .success(Call(call, payload))
       },
       reference: { text in
         switch payload {

@@ -24,14 +24,15 @@ public struct DeviceCall: Sendable {
   /// Ids that are none of their kind read as 0.
   public private(set) var machine: UInt128 = 0
   public private(set) var device: UInt32 = 0
-  /// One, or the page requests; never empty after a success.
-  public private(set) var messages: [Wire.DeviceMessage] = []
+  /// What the call carries, unless it is page requests.
+  public private(set) var message = Wire.DeviceMessage.complete(itagVector: 0)
+  /// Never empty after a success with this payload.
+  public private(set) var pageRequests: [Wire.PageRequest] = []
 
   public init() {}
 
   /// Reads JSON text, which must be one whole message. After an error nothing of the call may be used.
   public mutating func read(_ payload: Payload, json bytes: UnsafeRawBufferPointer) throws(WireError) {
-    clear()
     do throws(WireError) {
       var cursor = JSONCursor(bytes.bindMemory(to: UInt8.self))
       try read(payload, &cursor)
@@ -68,17 +69,20 @@ public struct DeviceCall: Sendable {
     }
   }
 
+  @inline(__always)
   private mutating func clear() {
-    requestID = ""
+    if !requestID.isEmpty { requestID = "" }
     machine = 0
     device = 0
-    messages.removeAll(keepingCapacity: true)
+    if !pageRequests.isEmpty { pageRequests.removeAll(keepingCapacity: true) }
   }
 
   @inline(__always)
   mutating func read(_ payload: Payload, _ cursor: inout JSONCursor) throws(WireError) {
+    clear()
     var hasMachine = false
     var hasDevice = false
+    var hasPayload = false
     if try cursor.beginObject() {
       repeat {
         let (field, name) = try cursor.field()
@@ -97,21 +101,23 @@ public struct DeviceCall: Sendable {
           if payload == .pageRequests {
             if try cursor.beginList(field) {
               repeat {
-                cursor.element = messages.count
-                guard messages.count < Self.limit else { throw cursor.error(.tooMany(Self.limit), field) }
-                messages.append(.pageRequest(try cursor.pageRequest()))
+                cursor.element = pageRequests.count
+                guard pageRequests.count < Self.limit else { throw cursor.error(.tooMany(Self.limit), field) }
+                pageRequests.append(try cursor.pageRequest())
               } while try cursor.nextElement()
               cursor.element = -1
+              hasPayload = true
             }
           } else {
             // A second value merges into the first one: left to the generated codec.
-            guard messages.isEmpty else { throw cursor.error(.unusual, field) }
+            guard !hasPayload else { throw cursor.error(.unusual, field) }
+            hasPayload = true
             switch payload {
-            case .translate: messages.append(.translate(try cursor.translationRequest()))
+            case .translate: message = .translate(try cursor.translationRequest())
             case .pageRequests: break
-            case .dma: messages.append(.dma(try cursor.dmaAccess()))
-            case .complete: messages.append(.complete(itagVector: try cursor.invalidationCompletion()))
-            case .giveUp: messages.append(.giveUp(try cursor.abandonment()))
+            case .dma: message = .dma(try cursor.dmaAccess())
+            case .complete: message = .complete(itagVector: try cursor.invalidationCompletion())
+            case .giveUp: message = .giveUp(try cursor.abandonment())
             }
           }
         }
@@ -120,7 +126,7 @@ public struct DeviceCall: Sendable {
     try cursor.requireEnd()
     guard hasMachine else { throw cursor.error(.missing, .machine) }
     guard hasDevice else { throw cursor.error(.missing, .device) }
-    guard !messages.isEmpty else { throw cursor.error(.missing, payload.field) }
+    guard hasPayload else { throw cursor.error(.missing, payload.field) }
   }
 
   /// The rule for every `request_id` of the contract: at most 64 bytes of printable ASCII, without quote and backslash.
@@ -137,25 +143,25 @@ public struct DeviceCall: Sendable {
 
   private mutating func take(_ request: LabTranslateRequest) throws(WireError) {
     try head(request.requestID, request.machine, request.device, request.hasTranslate, .translate)
-    messages.append(.translate(try .init(request.translate)))
+    message = .translate(try .init(request.translate))
   }
   private mutating func take(_ request: LabRequestPagesRequest) throws(WireError) {
     try head(request.requestID, request.machine, request.device, !request.pageRequests.isEmpty, .pageRequests)
-    try WireForm.each(request.pageRequests, limit: Self.limit, into: &messages) { message throws(WireError) in
-      .pageRequest(try .init(message))
+    try WireForm.each(request.pageRequests, limit: Self.limit, into: &pageRequests) { message throws(WireError) in
+      try .init(message)
     }
   }
   private mutating func take(_ request: LabDmaRequest) throws(WireError) {
     try head(request.requestID, request.machine, request.device, request.hasDma, .dma)
-    messages.append(.dma(try .init(request.dma)))
+    message = .dma(try .init(request.dma))
   }
   private mutating func take(_ request: LabCompleteInvalidationsRequest) throws(WireError) {
     try head(request.requestID, request.machine, request.device, request.hasComplete, .complete)
-    messages.append(.complete(itagVector: try WireForm.itagVector(request.complete)))
+    message = .complete(itagVector: try WireForm.itagVector(request.complete))
   }
   private mutating func take(_ request: LabGiveUpRequest) throws(WireError) {
     try head(request.requestID, request.machine, request.device, request.hasGiveUp, .giveUp)
-    messages.append(.giveUp(try .init(request.giveUp)))
+    message = .giveUp(try .init(request.giveUp))
   }
 
   private mutating func head(

@@ -133,7 +133,20 @@ extension JSONCursor {
   }
 
   /// An id; 0 when the text is none of that kind.
+  @inline(__always)
   mutating func id(_ kind: ObjectID.Kind, _ field: JSONField) throws(WireError) -> UInt128 {
+    if let text = quoted(count: kind.textCount) {
+      let value = ObjectID.value(kind, text)
+      if value != 0 {
+        take(quoted: text)
+        return value
+      }
+    }
+    return try oddID(kind, field)
+  }
+
+  @inline(never)
+  private mutating func oddID(_ kind: ObjectID.Kind, _ field: JSONField) throws(WireError) -> UInt128 {
     if takeNull() { throw error(.missing, field) }
     let text = try string(field)
     guard !text.isEmpty else { throw error(.missing, field) }

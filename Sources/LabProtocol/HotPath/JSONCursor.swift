@@ -114,6 +114,13 @@ struct JSONCursor {
     let start = next
     var head: UInt64 = 0
     var shift: UInt64 = 0
+    if end - start > 8 {
+      let word = UInt64(littleEndian: UnsafeRawPointer(start).loadUnaligned(as: UInt64.self))
+      let count = Self.plainCount(word)
+      next += count
+      head = count == 8 ? word : word & ((1 << UInt64(count &* 8)) &- 1)
+      shift = UInt64(count &* 8)
+    }
     while next < end {
       let byte = next.pointee
       if byte == 0x22 {
@@ -129,6 +136,17 @@ struct JSONCursor {
       next += 1
     }
     throw error(.malformed)
+  }
+
+  /// How many of eight bytes, the first in the lowest byte, stand before a quote, a backslash or a control character.
+  @inline(__always)
+  private static func plainCount(_ word: UInt64) -> Int {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let quote = word ^ (ones &* 0x22)
+    let backslash = word ^ (ones &* 0x5c)
+    // A borrow runs upwards only, so the lowest high bit is right, and it is the one that counts.
+    let stops = (quote &- ones) & ~quote | (backslash &- ones) & ~backslash | (word &- ones &* 0x20) & ~word
+    return (stops & (ones &* 0x80)).trailingZeroBitCount >> 3
   }
 
   @inline(never)
@@ -156,6 +174,18 @@ struct JSONCursor {
     }
     throw error(.malformed, field)
   }
+
+  /// The bytes of what may be a string of `count` bytes, not consumed: quotes stand before and behind them.
+  @inline(__always)
+  mutating func quoted(count: Int) -> UnsafeBufferPointer<UInt8>? {
+    skipSpace()
+    guard end - next > count + 1, next[0] == 0x22, next[count + 1] == 0x22 else { return nil }
+    return UnsafeBufferPointer(start: next + 1, count: count)
+  }
+
+  /// Consumes a string that `quoted` gave and that holds nothing but letters, digits and hyphens.
+  @inline(__always)
+  mutating func take(quoted text: UnsafeBufferPointer<UInt8>) { next += text.count + 2 }
 
   /// A hex field; nil: absent (`null` or the empty string).
   @inline(__always)

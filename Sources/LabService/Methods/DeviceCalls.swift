@@ -6,26 +6,28 @@ import SwiftProtobuf
 
 // The unary traffic of `DeviceService`, for curl and the like; `Translate` is the hot one.
 extension Shard {
-  func deviceCall(_ payload: DeviceCall.Payload, _ caller: Caller, _ bytes: UnsafeRawBufferPointer) {
-    var caller = caller
+  func deviceCall(
+    _ payload: DeviceCall.Payload, _ call: CallID, _ method: LabMethod, _ codec: RPCCodec,
+    _ bytes: UnsafeRawBufferPointer
+  ) {
+    do throws(WireError) {
+      if codec == .json {
+        try deviceCall.read(payload, json: bytes)
+      } else {
+        try deviceCall.read(payload, binary: bytes)
+      }
+    } catch {
+      return fail(Caller(call: call, method: method, codec: codec), .wire(error))
+    }
+    let location = locate(deviceCall.machine)
+    if case .elsewhere(let index) = location {
+      forward(to: index, .request, call, method, codec, bytes)
+      return
+    }
+    let caller = Caller(
+      call: call, method: method, codec: codec, requestID: deviceCall.requestID, machine: deviceCall.machine)
+    if isRepeat(caller) { return }
     do throws(CallError) {
-      do throws(WireError) {
-        if caller.codec == .json {
-          try deviceCall.read(payload, json: bytes)
-        } else {
-          try deviceCall.read(payload, binary: bytes)
-        }
-      } catch {
-        throw .wire(error)
-      }
-      let location = locate(deviceCall.machine)
-      if case .elsewhere(let index) = location {
-        forward(to: index, .request, caller.call, caller.method, caller.codec, bytes)
-        return
-      }
-      caller.machine = deviceCall.machine
-      caller.requestID = deviceCall.requestID
-      if isRepeat(caller) { return }
       guard case .here(let host) = location else { throw .notFound(.machine) }
       touch(host)
       let port = try port(host, deviceCall.device)
@@ -34,10 +36,10 @@ extension Shard {
       case .pageRequests: try requestPages(host, port, caller)
       case .dma: try access(host, port, caller)
       case .complete:
-        _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+        _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
         answer(caller, LabCompleteInvalidationsResponse.self, [], takeIgnored(host, port))
       case .giveUp:
-        _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+        _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
         host.dispatch()
         answer(caller, LabGiveUpResponse())
       }
@@ -49,24 +51,24 @@ extension Shard {
   @inline(__always)
   private func translate(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
     host.dispatch()
-    _ = try host.perform(try Command(deviceCall.messages[0], of: port.id), now)
+    _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
     // The answer is of this very turn; it stands last.
     guard case .translation(_, let translation)? = host.effects.list.popLast() else {
       preconditionFailure("a translation request is answered in its turn")
     }
-    if !host.effects.list.isEmpty { host.dispatch() }
+    host.dispatch()
     writer.clear()
     writer.response(.init(translation))
     answerWritten(caller, LabTranslateResponse.self)
   }
 
   private func access(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
-    guard case .dma(var access) = deviceCall.messages[0] else { return }
+    guard case .dma(var access) = deviceCall.message else { return }
     try checkWaiting(port)
     let tag = access.tag
     access.tag = 0
     var request = try DMARequest(access)
-    guard tag <= greatestDeviceTag else { _ = try Command(deviceCall.messages[0], of: port.id); return }
+    guard tag <= greatestDeviceTag else { _ = try Command(deviceCall.message, of: port.id); return }
     // The service's own tags lie above the device's.
     repeat { port.lastTag = max(port.lastTag &+ 1, greatestDeviceTag + 1) } while port.dmaCalls[port.lastTag] != nil
     request.tag = port.lastTag
@@ -87,7 +89,7 @@ extension Shard {
     host.dispatch()
     // All members are checked before the first one changes anything.
     var requests: [PageRequest] = []
-    for case .pageRequest(let member) in deviceCall.messages {
+    for member in deviceCall.pageRequests {
       let request = try PageRequest(member)
       guard request.pasid <= Page.maximumPASID else {
         throw .refusal(Refusal(.pasidOutOfRange, .pasid, figure: UInt64(Page.maximumPASID)))

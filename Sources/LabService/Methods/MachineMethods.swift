@@ -35,7 +35,7 @@ extension Shard {
       let host = MachineHost(
         id: id, order: order, tenant: caller.tenant, settings: settings, pacing: pacing, records: request.record,
         shard: self)
-      machines[id] = host
+      add(host)
       answer(caller, LabCreateMachineResponse.with { $0.machine = describe(host) })
     } catch {
       fail(caller, error)
@@ -57,7 +57,7 @@ extension Shard {
     host.trace.watchers = []
     host.ports = []
     host.touchedPorts = []
-    machines[host.id] = nil
+    remove(host)
     fleet.remove(host.id)
     return LabDeleteMachineResponse()
   }
