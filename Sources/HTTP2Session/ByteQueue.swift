@@ -13,7 +13,12 @@ struct ByteQueue {
   var first: UnsafeMutableRawPointer { base! + head }
 
   /// Room for `count` more bytes at the end; `commit` makes them part of the queue. The pointer is valid until the next call.
+  @inline(__always)
   mutating func reserve(_ count: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) -> UnsafeMutableRawPointer {
+    if base == nil, let block = memory.pointee.allocate(max(count, 256)) {
+      base = block
+      return block
+    }
     let capacity = base.map { HTTP2Memory.capacity(of: $0) } ?? 0
     if base == nil || tail + count > capacity { makeRoom(count, capacity, memory) }
     return base! + tail
@@ -33,6 +38,7 @@ struct ByteQueue {
     tail = 0
   }
 
+  @inline(never)
   private mutating func makeRoom(_ count: Int, _ capacity: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) {
     let used = tail - head
     if let base, used + count <= capacity, head >= capacity / 2 {
@@ -51,9 +57,11 @@ struct ByteQueue {
 
 /// A reused growing run of bytes, cleared once per batch. What one huge batch made it grow to is given back.
 public struct ByteStorage {
-  private var base: UnsafeMutableRawPointer
+  @usableFromInline var base: UnsafeMutableRawPointer
   private var capacity: Int
-  public private(set) var count = 0
+  @usableFromInline var used = 0
+
+  @inlinable public var count: Int { used }
 
   /// Capacity in bytes that survives `removeAll`.
   private static let kept = 1 << 20
@@ -66,17 +74,17 @@ public struct ByteStorage {
   func destroy() { base.deallocate() }
 
   /// The bytes; valid until the next change.
-  public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+  @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
 
   @inline(__always)
   public mutating func append(_ source: UnsafeRawPointer, _ length: Int) {
-    if count + length > capacity { grow(count + length) }
-    memcpy(base + count, source, length)
-    count += length
+    if capacity &- used < length { grow(used + length) }
+    memcpy(base + used, source, length)
+    used &+= length
   }
 
   public mutating func removeAll() {
-    count = 0
+    used = 0
     if capacity > ByteStorage.kept {
       base.deallocate()
       capacity = 64 << 10
@@ -88,7 +96,7 @@ public struct ByteStorage {
   private mutating func grow(_ wanted: Int) {
     let larger = max(wanted, capacity * 2)
     let grown = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)
-    memcpy(grown, base, count)
+    memcpy(grown, base, used)
     base.deallocate()
     base = grown
     capacity = larger

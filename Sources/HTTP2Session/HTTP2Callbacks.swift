@@ -61,39 +61,41 @@ enum HTTP2Callbacks {
     return callbacks
   }
 
+  // libnghttp2 never passes null here; `unsafelyUnwrapped` checks that in debug builds alone.
   private static func setReceiving(_ callbacks: OpaquePointer) {
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks) { _, header, user in
-      SessionState.of(user).frameBegins(header!.pointee)
+      SessionState.of(user).frameBegins(header.unsafelyUnwrapped)
     }
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { session, frame, user in
-      SessionState.of(user).headersBegin(session!, frame!.pointee.headers)
+      SessionState.of(user).headersBegin(session.unsafelyUnwrapped, frame.unsafelyUnwrapped)
     }
     nghttp2_session_callbacks_set_on_header_callback(callbacks) { _, _, name, nameCount, value, valueCount, _, user in
-      SessionState.of(user).header(name!, nameCount, value!, valueCount)
+      SessionState.of(user).header(name.unsafelyUnwrapped, nameCount, value.unsafelyUnwrapped, valueCount)
     }
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, streamID, bytes, count, user in
-      SessionState.of(user).data(session!, streamID, bytes!, count)
+      SessionState.of(user).data(session.unsafelyUnwrapped, streamID, bytes.unsafelyUnwrapped, count)
     }
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, user in
-      SessionState.of(user).frameReceived(session!, frame!)
+      SessionState.of(user).frameReceived(session.unsafelyUnwrapped, frame.unsafelyUnwrapped)
     }
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, streamID, code, user in
-      SessionState.of(user).streamClosed(session!, streamID, code)
+      SessionState.of(user).streamClosed(session.unsafelyUnwrapped, streamID, code)
     }
   }
 
   private static func setSending(_ callbacks: OpaquePointer) {
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, user in
-      SessionState.of(user).frameSent(frame!)
+      SessionState.of(user).frameSent(frame.unsafelyUnwrapped)
     }
-    nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, frame, header, count, source, user in
-      SessionState.of(user).sendData(frame!, header!, count, source!.pointee.ptr)
+    nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, _, header, count, source, user in
+      let stream = source.unsafelyUnwrapped.pointee.ptr.assumingMemoryBound(to: HTTP2Stream.self)
+      return SessionState.of(user).sendData(stream, header.unsafelyUnwrapped, count)
     }
   }
 
   /// Body bytes for a DATA frame: they are not copied here but in `sendData`, straight into the output.
   static let read: nghttp2_data_source_read_callback = { _, _, _, limit, flags, source, _ in
-    let stream = source!.pointee.ptr.assumingMemoryBound(to: HTTP2Stream.self)
+    let stream = source.unsafelyUnwrapped.pointee.ptr.assumingMemoryBound(to: HTTP2Stream.self)
     let waiting = stream.pointee.output.count
     if waiting == 0, !stream.pointee.isFinished {
       stream.pointee.isDeferred = true
@@ -102,7 +104,7 @@ enum HTTP2Callbacks {
     let count = min(waiting, limit)
     var bits = NGHTTP2_DATA_FLAG_NO_COPY.rawValue
     if count == waiting, stream.pointee.isFinished { bits |= NGHTTP2_DATA_FLAG_EOF.rawValue }
-    flags!.pointee = bits
+    flags.unsafelyUnwrapped.pointee = bits
     return count
   }
 }
@@ -112,7 +114,7 @@ typealias SessionPointer = UnsafeMutablePointer<SessionState>
 extension SessionState {
   @inline(__always)
   static func of(_ user: UnsafeMutableRawPointer?) -> SessionPointer {
-    user!.assumingMemoryBound(to: SessionState.self)
+    user.unsafelyUnwrapped.assumingMemoryBound(to: SessionState.self)
   }
 }
 
@@ -140,12 +142,12 @@ extension UnsafeMutablePointer where Pointee == SessionState {
   }
 
   /// Counts frames that carry nothing: they cost the peer nine bytes and us a pass.
-  fileprivate func frameBegins(_ header: nghttp2_frame_hd) -> Int32 {
+  fileprivate func frameBegins(_ header: UnsafePointer<nghttp2_frame_hd>) -> Int32 {
     let empty: Bool
-    switch header.type {
+    switch header.pointee.type {
     case typeHeaders: return 0
-    case typeData: empty = header.length == 0 && header.flags & streamEnds == 0
-    case typeSettings: empty = header.flags & acknowledges == 0
+    case typeData: empty = header.pointee.length == 0 && header.pointee.flags & streamEnds == 0
+    case typeSettings: empty = header.pointee.flags & acknowledges == 0
     case typePriority: empty = true
     default: return 0
     }
@@ -153,10 +155,10 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     return 0
   }
 
-  fileprivate func headersBegin(_ session: OpaquePointer, _ frame: nghttp2_headers) -> Int32 {
-    let id = frame.hd.stream_id
+  fileprivate func headersBegin(_ session: OpaquePointer, _ frame: UnsafePointer<nghttp2_frame>) -> Int32 {
+    let id = frame.pointee.hd.stream_id
     if pointee.isServer {
-      guard frame.cat == NGHTTP2_HCAT_REQUEST else { return 0 }
+      guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST else { return 0 }
       let stream = pointee.context.pointee.takeStream(id: id)
       stream.pointee.progressAt = pointee.now
       pointee.openStreams += 1
@@ -176,16 +178,27 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     return 0
   }
 
+  /// Counts a field of a header list; only those whose name has a length of interest are looked at.
+  @inline(__always)
   fileprivate func header(
     _ name: UnsafePointer<UInt8>, _ nameCount: Int, _ value: UnsafePointer<UInt8>, _ valueCount: Int
   ) -> Int32 {
     guard let stream = pointee.headStream else { return 0 }
     let size = UInt32(truncatingIfNeeded: nameCount &+ valueCount &+ 32)
     stream.pointee.headerListBytes &+= size
-    if stream.pointee.headerListBytes > pointee.headerListLimit {
-      return headerListIsTooLong()
+    if stream.pointee.headerListBytes > pointee.headerListLimit { return headerListIsTooLong() }
+    let lengths: UInt64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 12 | 1 << 16 | 1 << 18 | 1 << 24
+    if pointee.headIsOpen, nameCount < 64, lengths >> UInt64(truncatingIfNeeded: nameCount) & 1 != 0 {
+      keepField(name, nameCount, value, valueCount)
     }
-    guard pointee.headIsOpen else { return 0 }
+    return 0
+  }
+
+  @inline(never)
+  private func keepField(
+    _ name: UnsafePointer<UInt8>, _ nameCount: Int, _ value: UnsafePointer<UInt8>, _ valueCount: Int
+  ) {
+    let head = pointee.context.pointee.heads.last
     switch nameCount {
     case 5 where memcmp(name, ":path", 5) == 0: head.pointee.path = keep(value, valueCount)
     case 6 where memcmp(name, "accept", 6) == 0: head.pointee.accept = keep(value, valueCount)
@@ -198,12 +211,9 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       head.pointee.connectContentEncoding = keep(value, valueCount)
     default: break
     }
-    return 0
   }
 
-  @inline(__always)
-  private var head: UnsafeMutablePointer<HTTP2Head> { pointee.context.pointee.heads.last }
-
+  @inline(never)
   private func headerListIsTooLong() -> Int32 {
     dropOpenHead()
     if pointee.oversizedHeaderLists == 0 {
@@ -308,7 +318,7 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       pointee.savedHead = nil
       dropOpenHead()
     }
-    nghttp2_session_set_stream_user_data(session, id, nil)
+    // libnghttp2 destroys the stream when this returns (`no_closed_streams`), so it forgets the handle by itself.
     pointee.openStreams -= 1
     pointee.pendingOutput -= stream.pointee.output.count
     stream.pointee.output.removeAll(pointee.context.pointee.memory)
@@ -341,12 +351,10 @@ extension UnsafeMutablePointer where Pointee == SessionState {
 
   /// Writes a whole DATA frame, RFC 9113 §6.1: 9 bytes of header, then the payload. We never pad.
   fileprivate func sendData(
-    _ frame: UnsafeMutablePointer<nghttp2_frame>, _ header: UnsafePointer<UInt8>, _ count: Int,
-    _ source: UnsafeMutableRawPointer
+    _ stream: HTTP2StreamHandle, _ header: UnsafePointer<UInt8>, _ count: Int
   ) -> Int32 {
     // libnghttp2 goes from one DATA frame to the next by itself, so the limit must be kept here.
     if pointee.context.pointee.output.count >= pointee.drainLimit { return NGHTTP2_ERR_WOULDBLOCK.rawValue }
-    let stream = source.assumingMemoryBound(to: HTTP2Stream.self)
     // With its last frame the stream closes.
     pointee.lastStream = stream
     pointee.lastStreamID = stream.pointee.id
@@ -364,8 +372,8 @@ extension UnsafeMutablePointer where Pointee == SessionState {
 extension HTTP2Method {
   init(_ value: UnsafePointer<UInt8>, _ count: Int) {
     switch count {
-    case 3 where memcmp(value, "GET", 3) == 0: self = .get
     case 4 where memcmp(value, "POST", 4) == 0: self = .post
+    case 3 where memcmp(value, "GET", 3) == 0: self = .get
     case 4 where memcmp(value, "HEAD", 4) == 0: self = .head
     case 7 where memcmp(value, "OPTIONS", 7) == 0: self = .options
     default: self = .other

@@ -12,7 +12,7 @@ public final class HTTP2Context {
   public let role: Role
   public let limits: HTTP2Limits
 
-  let state: UnsafeMutablePointer<ContextState>
+  @usableFromInline let state: UnsafeMutablePointer<ContextState>
   let callbacks: OpaquePointer
   let options: OpaquePointer
   let nghttp2Memory: UnsafeMutablePointer<nghttp2_mem>
@@ -49,13 +49,13 @@ public final class HTTP2Context {
   }
 
   /// The events of the current batch.
-  public var events: UnsafeBufferPointer<HTTP2Event> { state.pointee.events.elements }
+  @inlinable public var events: UnsafeBufferPointer<HTTP2Event> { state.pointee.events.elements }
 
   /// The head that a `head` event names.
-  public func head(_ index: UInt32) -> HTTP2Head { state.pointee.heads[Int(index)] }
+  @inlinable public func head(_ index: UInt32) -> HTTP2Head { state.pointee.heads[Int(index)] }
 
   /// The bytes that the ranges of events and heads point into. Valid until the next `append`, `receive` or `endBatch`.
-  public var storage: UnsafeRawBufferPointer { state.pointee.storage.bytes }
+  @inlinable public var storage: UnsafeRawBufferPointer { state.pointee.storage.bytes }
 
   /// Puts bytes of the owner into the batch's storage, for example a message that was put together from several frames.
   public func append(_ bytes: UnsafeRawBufferPointer) -> HTTP2Range {
@@ -93,11 +93,12 @@ public final class HTTP2Context {
 }
 
 /// The context's state behind one pointer, so that callbacks touch neither reference counts nor exclusivity checks.
+@usableFromInline
 struct ContextState {
   var memory: UnsafeMutablePointer<HTTP2Memory>! = nil
-  var events = EventList<HTTP2Event>(capacity: 256)
-  var heads = EventList<HTTP2Head>(capacity: 128)
-  var storage = ByteStorage(capacity: 64 << 10)
+  @usableFromInline var events = EventList<HTTP2Event>(capacity: 256)
+  @usableFromInline var heads = EventList<HTTP2Head>(capacity: 128)
+  @usableFromInline var storage = ByteStorage(capacity: 64 << 10)
   var output = ByteStorage(capacity: 64 << 10)
   var freeStreams: HTTP2StreamHandle?
 

@@ -81,9 +81,11 @@ public struct HTTP2Event {
 
 /// A trivial array that keeps its block between batches.
 public struct EventList<Element> {
-  private var base: UnsafeMutablePointer<Element>
-  private var capacity: Int
-  public private(set) var count = 0
+  @usableFromInline var base: UnsafeMutablePointer<Element>
+  @usableFromInline var capacity: Int
+  @usableFromInline var used = 0
+
+  @inlinable public var count: Int { used }
 
   public init(capacity: Int) {
     precondition(_isPOD(Element.self), "only trivial elements")
@@ -93,14 +95,14 @@ public struct EventList<Element> {
 
   public func destroy() { base.deallocate() }
 
-  @inline(__always)
+  @inlinable @inline(__always)
   public mutating func append(_ element: Element) {
-    if count == capacity { grow() }
-    (base + count).initialize(to: element)
-    count += 1
+    if used == capacity { grow() }
+    (base + used).initialize(to: element)
+    used &+= 1
   }
 
-  public subscript(index: Int) -> Element {
+  @inlinable public subscript(index: Int) -> Element {
     @inline(__always) get {
       precondition(index >= 0 && index < count, "event index out of range")
       return base[index]
@@ -108,15 +110,16 @@ public struct EventList<Element> {
     @inline(__always) nonmutating set { base[index] = newValue }
   }
 
-  public var elements: UnsafeBufferPointer<Element> { UnsafeBufferPointer(start: base, count: count) }
+  @inlinable public var elements: UnsafeBufferPointer<Element> { UnsafeBufferPointer(start: base, count: count) }
 
   /// Pointer to the last element; the list must not be empty.
-  var last: UnsafeMutablePointer<Element> { base + (count - 1) }
+  var last: UnsafeMutablePointer<Element> { base + (used &- 1) }
 
-  public mutating func removeAll() { count = 0 }
-  public mutating func removeLast() { count -= 1 }
+  @inlinable public mutating func removeAll() { used = 0 }
+  public mutating func removeLast() { used -= 1 }
 
-  private mutating func grow() {
+  @usableFromInline
+  mutating func grow() {
     let grown = UnsafeMutablePointer<Element>.allocate(capacity: capacity * 2)
     grown.moveInitialize(from: base, count: count)
     base.deallocate()

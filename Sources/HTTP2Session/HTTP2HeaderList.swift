@@ -24,6 +24,9 @@ public final class HTTP2HeaderList {
     }
   }
 
+  /// The list without its reference count, for a hot path. Whoever uses it keeps the list alive.
+  public var view: HTTP2HeaderView { HTTP2HeaderView(fields: fields, count: count) }
+
   deinit {
     fields.deallocate()
     bytes.deallocate()
@@ -37,4 +40,10 @@ public final class HTTP2HeaderList {
     }
     return start
   }
+}
+
+/// The fields of an `HTTP2HeaderList` that somebody else keeps alive.
+public struct HTTP2HeaderView {
+  let fields: UnsafeMutablePointer<nghttp2_nv>
+  let count: Int
 }

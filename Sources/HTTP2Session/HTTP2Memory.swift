@@ -34,28 +34,26 @@ struct HTTP2Memory {
   }
 
   /// A block of at least `count` bytes, aligned to 16; nil only when malloc fails or `count` is 0.
+  @inline(__always)
   mutating func allocate(_ count: Int) -> UnsafeMutableRawPointer? {
-    if count <= 0 { return nil }
-    if count <= HTTP2Memory.largestClass {
-      let index = (count - 1) >> 6
-      if let block = lists[index] {
-        lists[index] = block.load(as: UnsafeMutableRawPointer?.self)
-        retained -= (index + 1) << 6
-        return block
-      }
-      return fresh((index + 1) << 6)
+    let index = (count &- 1) >> 6
+    guard UInt(bitPattern: index) < UInt(HTTP2Memory.classCount), let block = lists[index] else {
+      return fresh(count)
     }
-    return fresh(count)
+    lists[index] = block.load(as: UnsafeMutableRawPointer?.self)
+    retained &-= (index &+ 1) << 6
+    return block
   }
 
+  @inline(__always)
   mutating func deallocate(_ block: UnsafeMutableRawPointer?) {
     guard let block else { return }
     let capacity = HTTP2Memory.capacity(of: block)
-    if capacity <= HTTP2Memory.largestClass, retained + capacity <= HTTP2Memory.retainedLimit {
-      let index = (capacity - 1) >> 6
+    if capacity <= HTTP2Memory.largestClass, retained &+ capacity <= HTTP2Memory.retainedLimit {
+      let index = (capacity &- 1) >> 6
       block.storeBytes(of: lists[index], as: UnsafeMutableRawPointer?.self)
       lists[index] = block
-      retained += capacity
+      retained &+= capacity
     } else {
       free(block - HTTP2Memory.headerBytes)
     }
@@ -76,7 +74,11 @@ struct HTTP2Memory {
     (block - headerBytes).load(as: Int.self)
   }
 
-  private func fresh(_ capacity: Int) -> UnsafeMutableRawPointer? {
+  @inline(never)
+  private func fresh(_ count: Int) -> UnsafeMutableRawPointer? {
+    if count <= 0 { return nil }
+    let step = HTTP2Memory.classBytes
+    let capacity = count <= HTTP2Memory.largestClass ? (count + step - 1) / step * step : count
     guard let base = malloc(capacity + HTTP2Memory.headerBytes) else { return nil }
     base.storeBytes(of: capacity, as: Int.self)
     return base + HTTP2Memory.headerBytes
@@ -89,20 +91,20 @@ extension HTTP2Memory {
     nghttp2_mem(
       mem_user_data: UnsafeMutableRawPointer(memory),
       malloc: { count, user in
-        user!.assumingMemoryBound(to: HTTP2Memory.self).pointee.allocate(count)
+        user.unsafelyUnwrapped.assumingMemoryBound(to: HTTP2Memory.self).pointee.allocate(count)
       },
       free: { block, user in
-        user!.assumingMemoryBound(to: HTTP2Memory.self).pointee.deallocate(block)
+        user.unsafelyUnwrapped.assumingMemoryBound(to: HTTP2Memory.self).pointee.deallocate(block)
       },
       calloc: { items, size, user in
         let (count, overflow) = items.multipliedReportingOverflow(by: size)
         if overflow { return nil }
-        let block = user!.assumingMemoryBound(to: HTTP2Memory.self).pointee.allocate(count)
+        let block = user.unsafelyUnwrapped.assumingMemoryBound(to: HTTP2Memory.self).pointee.allocate(count)
         if let block { memset(block, 0, count) }
         return block
       },
       realloc: { block, count, user in
-        user!.assumingMemoryBound(to: HTTP2Memory.self).pointee.reallocate(block, count)
+        user.unsafelyUnwrapped.assumingMemoryBound(to: HTTP2Memory.self).pointee.reallocate(block, count)
       })
   }
 }

@@ -171,7 +171,7 @@ public final class HTTP2Session {
   /// A whole response, head and body, which ends the stream. False on a stream that takes none; nothing has changed then.
   @inline(__always)
   public func respond(
-    _ stream: HTTP2StreamHandle, _ headers: HTTP2HeaderList, body: UnsafeRawBufferPointer, now: UInt64
+    _ stream: HTTP2StreamHandle, _ headers: HTTP2HeaderView, body: UnsafeRawBufferPointer, now: UInt64
   ) -> Bool {
     guard !stream.pointee.hasHead, let output = reserve(stream, body.count) else { return false }
     if let base = body.baseAddress { memcpy(output, base, body.count) }

@@ -60,6 +60,26 @@ public enum Hex {
     value == 0 ? 1 : (64 - value.leadingZeroBitCount + 3) >> 2
   }
 
+  /// Eight digits with leading zeros, the first in the lowest byte.
+  @inline(__always)
+  static func eightDigits(_ value: UInt32) -> UInt64 {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    var nibbles = UInt64(value.byteSwapped)
+    nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff
+    nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff
+    nibbles = nibbles >> 4 & 0x000f_000f_000f_000f | (nibbles & 0x000f_000f_000f_000f) << 8
+    let letters = (nibbles &+ ones &* 6) >> 4 & ones
+    return nibbles &+ ones &* 0x30 &+ letters &* 0x27
+  }
+
+  /// The value of eight nibbles, one in each byte, the first in the lowest.
+  @inlinable @inline(__always)
+  static func value(eightNibbles nibbles: UInt64) -> UInt32 {
+    let pairs = (nibbles << 4 | nibbles >> 8) & 0x00ff_00ff_00ff_00ff
+    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff
+    return UInt32(truncatingIfNeeded: fours | fours >> 16).byteSwapped
+  }
+
   @inline(never)
   private static func reject(_ bytes: UnsafeBufferPointer<UInt8>) -> ParseError {
     if bytes.count > 18, bytes[0] == 0x30, bytes[1] == 0x78 {

@@ -56,13 +56,10 @@ public enum ObjectID {
     let letters = (text >> 6) & ones
     let low = text & (ones &* 0x0f)
     // The high half is 3 or 6; below it 0…9 in a digit, 1…6 in a letter. No sum leaves its byte.
-    guard text & (ones &* 0xf0) == ones &* 0x30 &+ letters &* 0x30,
-      (low &+ ones &* 6 &+ letters &* 3) & (ones &* 0x10) == 0,
-      (low &+ ones &* 15) & (letters &* 0x10) == letters &* 0x10
-    else { return nil }
-    let nibbles = low &+ letters &* 9
-    let pairs = (nibbles << 4 | nibbles >> 8) & 0x00ff_00ff_00ff_00ff
-    return (pairs & 0xff) << 24 | (pairs >> 16 & 0xff) << 16 | (pairs >> 32 & 0xff) << 8 | pairs >> 48 & 0xff
+    let wrongHalf = (text & (ones &* 0xf0)) ^ (ones &* 0x30 &+ letters &* 0x30)
+    let tooHigh = (low &+ ones &* 6 &+ letters &* 3) & (ones &* 0x10)
+    let tooLow = ((low &+ ones &* 15) & (letters &* 0x10)) ^ (letters &* 0x10)
+    return wrongHalf | tooHigh | tooLow == 0 ? UInt64(Hex.value(eightNibbles: low &+ letters &* 9)) : nil
   }
 
   /// The value of an id's text; 0 when it is none of that kind.

@@ -35,8 +35,8 @@ struct RPCCall {
   static let none = UInt32.max
 
   /// The handler gets the request as one event at its end.
-  var collectsWholeRequest: Bool { kind == .unary || kind == .serverStream }
-  var isLive: Bool { stream != nil }
+  @inline(__always) var collectsWholeRequest: Bool { kind == .unary || kind == .serverStream }
+  @inline(__always) var isLive: Bool { stream != nil }
 }
 
 /// The calls of one loop. Slots do not move, so a pointer is valid while the call lives; generations outlive it.
@@ -60,6 +60,7 @@ struct CallTable {
     return call.pointee.generation == id.generation && call.pointee.isLive ? call : nil
   }
 
+  @inline(__always)
   mutating func take() -> UnsafeMutablePointer<RPCCall> {
     if free == RPCCall.none { grow() }
     let call = self[free]
@@ -71,6 +72,7 @@ struct CallTable {
     return call
   }
 
+  @inline(__always)
   mutating func put(_ call: UnsafeMutablePointer<RPCCall>) {
     call.pointee.stream = nil
     call.pointee.generation &+= 1
@@ -79,6 +81,7 @@ struct CallTable {
     count -= 1
   }
 
+  @inline(never)
   private mutating func grow() {
     let base = UInt32(chunks.count * CallTable.chunk)
     precondition(base < 0xFF_FF00, "too many calls on one loop")

@@ -123,11 +123,13 @@ extension RPCLoop {
     _ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>, _ message: UnsafeRawBufferPointer
   ) -> Bool {
     let stream = call.pointee.stream!
-    let headers = responses.success(.unary, call.pointee.codec)
+    let headers = responses.answer(call.pointee.codec)
     guard connection.session.respond(stream, headers, body: message, now: now) else { return false }
     touch(connection)
     forget(connection, call)
-    checkOutput(connection, stream)
+    // Nothing but the answer waits in the stream.
+    if message.count > limits.streamOutputBytes { cut(connection, stream, .outputLimit) }
+    if connection.session.pendingOutput > limits.connectionOutputBytes { connection.cut(.outputLimit) }
     return true
   }
 
@@ -237,7 +239,6 @@ extension RPCLoop {
     calls.put(call)
   }
 
-  @inline(__always)
   private func checkOutput(_ connection: RPCConnection, _ stream: HTTP2StreamHandle) {
     if stream.pointee.pendingOutput > limits.streamOutputBytes {
       cut(connection, stream, .outputLimit)

@@ -34,6 +34,7 @@ extension RPCLoop {
   }
 
   /// A body that nobody reads: the call was answered before its end.
+  @inline(never)
   private func discard(_ connection: RPCConnection, _ stream: HTTP2StreamHandle, _ event: HTTP2Event) {
     connection.session.consume(stream)
     stream.pointee.discardedBytes += Int(event.range.count)
@@ -42,6 +43,7 @@ extension RPCLoop {
     }
   }
 
+  @inline(__always)
   private func begin(_ connection: RPCConnection, _ event: HTTP2Event) {
     guard let stream = event.stream else { return }
     let head = http.head(event.head)
@@ -115,6 +117,7 @@ extension RPCLoop {
 
   // MARK: - Bodies
 
+  @inline(__always)
   private func body(_ connection: RPCConnection, _ call: UnsafeMutablePointer<RPCCall>, _ event: HTTP2Event) {
     call.pointee.inputAt = now
     if !call.pointee.isPaused { connection.session.consume(call.pointee.stream) }

@@ -76,6 +76,7 @@ struct MethodTable {
     return Int(truncatingIfNeeded: mixed >> 40) & mask
   }
 
+  @inline(__always)
   func find(_ path: UnsafeRawBufferPointer) -> Entry? {
     guard path.count >= 8 else { return nil }
     var slot = self.slot(path)

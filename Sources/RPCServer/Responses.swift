@@ -5,6 +5,7 @@ import HTTP2Session
 final class Responses {
   private let unaryJSON = Responses.head(200, "application/json")
   private let unaryProto = Responses.head(200, "application/proto")
+  private let unaryViews: (json: HTTP2HeaderView, proto: HTTP2HeaderView)
   private let connect: [HTTP2HeaderList]
   private let ndjson = Responses.head(200, "application/x-ndjson")
   private let errors: [HTTP2HeaderList]
@@ -15,6 +16,7 @@ final class Responses {
   let textUnavailable = Responses.head(503, "text/plain; charset=utf-8")
 
   init() {
+    unaryViews = (unaryJSON.view, unaryProto.view)
     connect = [Responses.head(200, "application/connect+json"), Responses.head(200, "application/connect+proto")]
     errors = RPCCode.allCases.map { Responses.head($0.httpStatus, "application/json") }
     wrongVerb = HTTP2HeaderList([
@@ -34,6 +36,10 @@ final class Responses {
     case .ndjson: ndjson
     }
   }
+
+  /// The head of a unary answer. The view is valid as long as this object.
+  @inline(__always)
+  func answer(_ codec: RPCCodec) -> HTTP2HeaderView { codec == .json ? unaryViews.json : unaryViews.proto }
 
   func error(_ code: RPCCode) -> HTTP2HeaderList { errors[Int(code.rawValue) - 1] }
 }

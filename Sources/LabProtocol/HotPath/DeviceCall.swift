@@ -85,7 +85,17 @@ public struct DeviceCall: Sendable {
     var hasPayload = false
     if try cursor.beginObject() {
       repeat {
-        let (field, name) = try cursor.field()
+        let field: JSONField
+        var name = UnsafeBufferPointer<UInt8>(start: nil, count: 0)
+        if cursor.take(plain: .machine) {
+          field = .machine
+        } else if cursor.take(plain: .device) {
+          field = .device
+        } else if payload == .translate, cursor.take(plain: .translate) {
+          field = .translate
+        } else {
+          (field, name) = try cursor.field()
+        }
         switch field {
         case .machine:
           machine = try cursor.id(.machine, field)
@@ -97,29 +107,7 @@ public struct DeviceCall: Sendable {
           requestID = cursor.takeNull() ? "" : try Self.requestID(try cursor.string(field), cursor)
         default:
           guard field == payload.field else { throw cursor.unknown(name) }
-          if cursor.takeNull() { throw cursor.error(.unusual, field) }
-          if payload == .pageRequests {
-            if try cursor.beginList(field) {
-              repeat {
-                cursor.element = pageRequests.count
-                guard pageRequests.count < Self.limit else { throw cursor.error(.tooMany(Self.limit), field) }
-                pageRequests.append(try cursor.pageRequest())
-              } while try cursor.nextElement()
-              cursor.element = -1
-              hasPayload = true
-            }
-          } else {
-            // A second value merges into the first one: left to the generated codec.
-            guard !hasPayload else { throw cursor.error(.unusual, field) }
-            hasPayload = true
-            switch payload {
-            case .translate: message = .translate(try cursor.translationRequest())
-            case .pageRequests: break
-            case .dma: message = .dma(try cursor.dmaAccess())
-            case .complete: message = .complete(itagVector: try cursor.invalidationCompletion())
-            case .giveUp: message = .giveUp(try cursor.abandonment())
-            }
-          }
+          if try readPayload(payload, &cursor, isFirst: !hasPayload) { hasPayload = true }
         }
       } while try cursor.nextField()
     }
@@ -127,6 +115,32 @@ public struct DeviceCall: Sendable {
     guard hasMachine else { throw cursor.error(.missing, .machine) }
     guard hasDevice else { throw cursor.error(.missing, .device) }
     guard hasPayload else { throw cursor.error(.missing, payload.field) }
+  }
+
+  /// Reads what the call carries. False: there was nothing in it.
+  @inline(never)
+  private mutating func readPayload(
+    _ payload: Payload, _ cursor: inout JSONCursor, isFirst: Bool
+  ) throws(WireError) -> Bool {
+    let field = payload.field
+    if cursor.takeNull() { throw cursor.error(.unusual, field) }
+    // A second value merges into the first one: left to the generated codec.
+    guard isFirst || payload == .pageRequests else { throw cursor.error(.unusual, field) }
+    switch payload {
+    case .translate: message = .translate(try cursor.translationRequest())
+    case .dma: message = .dma(try cursor.dmaAccess())
+    case .complete: message = .complete(itagVector: try cursor.invalidationCompletion())
+    case .giveUp: message = .giveUp(try cursor.abandonment())
+    case .pageRequests:
+      guard try cursor.beginList(field) else { return false }
+      repeat {
+        cursor.element = pageRequests.count
+        guard pageRequests.count < Self.limit else { throw cursor.error(.tooMany(Self.limit), field) }
+        pageRequests.append(try cursor.pageRequest())
+      } while try cursor.nextElement()
+      cursor.element = -1
+    }
+    return true
   }
 
   /// The rule for every `request_id` of the contract: at most 64 bytes of printable ASCII, without quote and backslash.

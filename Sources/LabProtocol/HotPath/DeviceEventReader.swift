@@ -7,7 +7,7 @@ extension JSONCursor {
     var event: Wire.DeviceEvent?
     if try beginObject() {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .translation, .pageResponse, .dma)
         switch field {
         case .translation, .pageResponse, .invalidation, .dma, .device, .ignored, .refused, .heartbeat:
           if takeNull() { break }
@@ -37,7 +37,7 @@ extension JSONCursor {
     var status: Wire.TranslationStatus?
     if try beginObject(.translation) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .tag, .status, .pasid, .address, .sizeLog2, .order)
         switch field {
         case .tag: translation.tag = try uint32(field)
         case .status: status = try value(field)
@@ -65,7 +65,7 @@ extension JSONCursor {
     var code: Wire.PageResponseCode?
     if try beginObject(.pageResponse) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .pasid, .groupIndex, .code, .memberCount)
         switch field {
         case .pasid: response.pasid = try uint32(field)
         case .groupIndex: response.groupIndex = try uint32(field)
@@ -109,7 +109,7 @@ extension JSONCursor {
     var status: Wire.DMAStatus?
     if try beginObject(.dma) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .tag, .status, .write, .value)
         switch field {
         case .tag: result.tag = try uint32(field)
         case .status: status = try value(field)

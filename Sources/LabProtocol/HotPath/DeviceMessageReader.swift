@@ -7,7 +7,7 @@ extension JSONCursor {
     var message: Wire.DeviceMessage?
     if try beginObject() {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .translate, .pageRequest, .dma)
         switch field {
         case .translate, .pageRequest, .dma, .complete, .giveUp:
           if takeNull() { break }
@@ -33,7 +33,7 @@ extension JSONCursor {
     var address: UInt64?
     if try beginObject(.translate) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .tag, .pasid, .address)
         switch field {
         case .tag: request.tag = try uint32(field)
         case .pasid: request.pasid = try uint32(field)
@@ -54,7 +54,7 @@ extension JSONCursor {
     var address: UInt64?
     if try beginObject(.pageRequest) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .pasid, .address, .read, .write, .groupIndex, .last)
         switch field {
         case .pasid: request.pasid = try uint32(field)
         case .address: address = try hex(field)
@@ -78,7 +78,7 @@ extension JSONCursor {
     var address: UInt64?
     if try beginObject(.dma) {
       repeat {
-        let (field, name) = try self.field()
+        let (field, name) = try self.field(likely: .tag, .write, .translated, .pasid, .address, .value)
         switch field {
         case .tag: access.tag = try uint32(field)
         case .write: access.write = try bool(field)

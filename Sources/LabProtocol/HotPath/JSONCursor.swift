@@ -27,7 +27,12 @@ struct JSONCursor {
 
   @inline(__always)
   private mutating func skipSpace() {
-    while next < end, next.pointee <= 0x20 {
+    if next < end, next.pointee <= 0x20 { skipSpaces() }
+  }
+
+  @inline(never)
+  private mutating func skipSpaces() {
+    while next < end {
       let byte = next.pointee
       guard byte == 0x20 || byte == 0x0a || byte == 0x0d || byte == 0x09 else { return }
       next += 1
@@ -113,26 +118,69 @@ struct JSONCursor {
     try require(0x22)
     let start = next
     var head: UInt64 = 0
-    var shift: UInt64 = 0
+    var count = 0
     if end - start > 8 {
-      let word = UInt64(littleEndian: UnsafeRawPointer(start).loadUnaligned(as: UInt64.self))
-      let count = Self.plainCount(word)
-      next += count
-      head = count == 8 ? word : word & ((1 << UInt64(count &* 8)) &- 1)
-      shift = UInt64(count &* 8)
+      head = UInt64(littleEndian: UnsafeRawPointer(start).loadUnaligned(as: UInt64.self))
+      count = Self.plainCount(head)
+      if count < 8 { head &= (1 &<< UInt64(truncatingIfNeeded: count &* 8)) &- 1 }
+      next = start + count
     }
+    if next == end || next.pointee != 0x22 { head = try restOfName(from: start, head) }
+    let name = UnsafeBufferPointer(start: start, count: next - start)
+    next += 1
+    try require(0x3a)
+    return (JSONField(head: head, bytes: name), name)
+  }
+
+  /// As `field()`, but tries names in their plain spelling before it looks anything up: few comparisons of words find
+  /// the next field of a text that was written in the order of the contract. The names must be fields of the message.
+  @inline(__always)
+  mutating func field(
+    likely first: JSONField, _ second: JSONField, _ third: JSONField, _ fourth: JSONField = .unknown,
+    _ fifth: JSONField = .unknown, _ sixth: JSONField = .unknown
+  ) throws(WireError) -> (field: JSONField, name: UnsafeBufferPointer<UInt8>) {
+    let none = UnsafeBufferPointer<UInt8>(start: nil, count: 0)
+    if take(plain: first) { return (first, none) }
+    if take(plain: second) { return (second, none) }
+    if take(plain: third) { return (third, none) }
+    if fourth != .unknown, take(plain: fourth) { return (fourth, none) }
+    if fifth != .unknown, take(plain: fifth) { return (fifth, none) }
+    if sixth != .unknown, take(plain: sixth) { return (sixth, none) }
+    return try field()
+  }
+
+  /// Consumes a name with quotes and colon, without white space. As the name is a constant, so are its words.
+  @inline(__always)
+  mutating func take(plain field: JSONField) -> Bool {
+    let text = field.quoted
+    let count = text.utf8CodeUnitCount
+    guard end - next > count else { return false }
+    let (mine, its) = (UnsafeRawPointer(next), UnsafeRawPointer(text.utf8Start))
+    if count < 8 {
+      guard
+        mine.loadUnaligned(as: UInt32.self) == its.loadUnaligned(as: UInt32.self),
+        (mine + (count - 4)).loadUnaligned(as: UInt32.self) == (its + (count - 4)).loadUnaligned(as: UInt32.self)
+      else { return false }
+    } else {
+      guard
+        mine.loadUnaligned(as: UInt64.self) == its.loadUnaligned(as: UInt64.self),
+        (mine + (count - 8)).loadUnaligned(as: UInt64.self) == (its + (count - 8)).loadUnaligned(as: UInt64.self)
+      else { return false }
+    }
+    next += count
+    return true
+  }
+
+  /// Goes on to the quote that ends a name; `head` holds its bytes up to here, at most eight. Returns the first eight.
+  @inline(never)
+  private mutating func restOfName(from start: UnsafePointer<UInt8>, _ head: UInt64) throws(WireError) -> UInt64 {
+    var head = head
     while next < end {
       let byte = next.pointee
-      if byte == 0x22 {
-        let name = UnsafeBufferPointer(start: start, count: next - start)
-        next += 1
-        try require(0x3a)
-        return (JSONField(head: head, bytes: name), name)
-      }
+      if byte == 0x22 { return head }
       if byte == 0x5c { throw error(.unusual) }
       if byte < 0x20 { throw error(.malformed) }
-      head |= UInt64(byte) << shift  // a shift beyond 63 gives 0
-      shift += 8
+      head |= UInt64(byte) << UInt64((next - start) * 8)  // a shift beyond 63 gives 0
       next += 1
     }
     throw error(.malformed)
@@ -193,24 +241,42 @@ struct JSONCursor {
     if takeNull() { return nil }
     try require(0x22, field)
     let start = next
-    if end - next >= 4, next[0] == 0x30, next[1] == 0x78 {
-      next += 2
-      let first = next
-      var value: UInt64 = 0
-      while next < end {
-        let byte = next.pointee
-        let isDigit = byte &- 0x30 < 10
-        guard isDigit != ((byte | 0x20) &- 0x61 < 6) else { break }
-        value = value << 4 | UInt64(byte & 0xf) &+ (isDigit ? 0 : 9)
-        next += 1
+    // Up to eight digits at once, then up to eight more.
+    if end - next > 10, next[0] == 0x30, next[1] == 0x78 {
+      let (first, count) = Self.hexDigits(UnsafeRawPointer(next + 2))
+      next += 2 + count
+      var value = first
+      if count == 8, end - next > 8 {
+        let (second, more) = Self.hexDigits(UnsafeRawPointer(next))
+        next += more
+        value = value << UInt64(truncatingIfNeeded: more &* 4) | second
       }
-      if next < end, next.pointee == 0x22, next - first - 1 < 16, next > first {
+      if next.pointee == 0x22, count > 0 {
         next += 1
         return value
       }
     }
     next = start - 1
     return try oddHex(field)
+  }
+
+  /// The hexadecimal digits at the start of eight bytes: their value and how many they are.
+  @inline(__always)
+  private static func hexDigits(_ bytes: UnsafeRawPointer) -> (value: UInt64, count: Int) {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let highs = ones &* 0x80
+    let text = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+    // Sums of seven-bit bytes stay within their bytes; a byte with its high bit set is no digit anyway.
+    let low = text & ~highs
+    let lower = low | ones &* 0x20
+    let digits = (low &+ ones &* (0x80 - 0x30)) & ~(low &+ ones &* (0x80 - 0x3a))
+    let letters = (lower &+ ones &* (0x80 - 0x61)) & ~(lower &+ ones &* (0x80 - 0x67))
+    let count = (~(digits | letters) & highs | text & highs).trailingZeroBitCount >> 3
+    if count == 0 { return (0, 0) }
+    // Digits to the top, so that those before them read as zeros.
+    let nibbles = (text & (ones &* 0xf)) &+ ((text >> 6) & ones) &* 9
+    let shifted = nibbles &<< UInt64(truncatingIfNeeded: (8 &- count) &* 8)
+    return (UInt64(Hex.value(eightNibbles: shifted)), count)
   }
 
   @inline(never)

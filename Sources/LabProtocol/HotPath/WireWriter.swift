@@ -6,60 +6,64 @@
 /// Not safe to share; its bytes are valid until the next change.
 public struct WireWriter: ~Copyable {
   private var base: UnsafeMutablePointer<UInt8>
-  public private(set) var count = 0
-  private var capacity: Int
+  /// Where the next byte goes. Pointers, not counts: adding to them needs no overflow check.
+  private var next: UnsafeMutablePointer<UInt8>
+  private var end: UnsafeMutablePointer<UInt8>
   /// Whether a comma is due before the next field or element.
   var needsComma = false
 
   public init(capacity: Int = 4096) {
-    self.capacity = max(capacity, 512)
-    base = .allocate(capacity: self.capacity)
+    base = .allocate(capacity: max(capacity, 512))
+    next = base
+    end = base + max(capacity, 512)
   }
 
   deinit { base.deallocate() }
+
+  public var count: Int { next - base }
 
   /// What was written since `clear`.
   public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
 
   /// Starts anew. A block that has grown beyond 1 MiB is given back.
+  @inline(__always)
   public mutating func clear() {
-    count = 0
+    next = base
     needsComma = false
-    if capacity > 1 << 20 {
-      base.deallocate()
-      capacity = 64 << 10
-      base = .allocate(capacity: capacity)
-    }
+    if end - base > 1 << 20 { replace(64 << 10) }
   }
 
   /// Makes room for `bytes` more; every function below relies on it.
   @inline(__always)
   mutating func reserve(_ bytes: Int) {
-    if capacity - count < bytes { grow(bytes) }
+    if end - next < bytes { replace(max((end - base) * 2, count + bytes)) }
   }
 
+  /// Moves to another block.
   @inline(never)
-  private mutating func grow(_ bytes: Int) {
-    capacity = max(capacity * 2, count + bytes)
-    let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
-    larger.update(from: base, count: count)
+  private mutating func replace(_ capacity: Int) {
+    let count = count
+    let block = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
+    block.update(from: base, count: count)
     base.deallocate()
-    base = larger
+    base = block
+    next = block + count
+    end = block + capacity
   }
 
   // MARK: - Pieces, within what was reserved
 
   @inline(__always)
   mutating func byte(_ byte: UInt8) {
-    base[count] = byte
-    count += 1
+    next.pointee = byte
+    next += 1
   }
 
   @inline(__always)
   mutating func literal(_ text: StaticString) {
     let length = text.utf8CodeUnitCount
-    (base + count).update(from: text.utf8Start, count: length)
-    count += length
+    UnsafeMutableRawPointer(next).copyMemory(from: text.utf8Start, byteCount: length)
+    next += length
   }
 
   /// A comma when one is due, then `name`, which holds quotes and colon.
@@ -85,32 +89,37 @@ public struct WireWriter: ~Copyable {
       bound = next
     }
     var rest = value
-    var place = base + count + digits
+    var place = next + digits
     for _ in 0..<digits {
       place -= 1
       let quotient = rest / 10
       place.pointee = 0x30 + UInt8(truncatingIfNeeded: rest &- quotient &* 10)
       rest = quotient
     }
-    count += digits
+    next += digits
   }
 
-  /// With quotes.
+  /// With quotes. Eight digits are made at once; bytes behind the last one are written over later, within what was
+  /// reserved.
   @inline(__always)
   mutating func hex(_ value: UInt64) {
-    byte(0x22)
-    byte(0x30)
-    byte(0x78)
-    let digits = Hex.digitCount(value)
-    var shift = UInt64(digits) &* 4
-    let place = base + count
-    for index in 0..<digits {
-      shift &-= 4
-      let nibble = UInt8(truncatingIfNeeded: value &>> shift) & 0xf
-      place[index] = nibble &+ 0x30 &+ (nibble > 9 ? 0x27 : 0)
+    literal("\"0x")
+    let count = Hex.digitCount(value)
+    if count > 8 {
+      put(Hex.eightDigits(UInt32(truncatingIfNeeded: value >> 32)), last: count - 8)
+      put(Hex.eightDigits(UInt32(truncatingIfNeeded: value)), last: 8)
+    } else {
+      put(Hex.eightDigits(UInt32(truncatingIfNeeded: value)), last: count)
     }
-    count += digits
     byte(0x22)
+  }
+
+  /// The last `count` of eight bytes, the first in the lowest byte.
+  @inline(__always)
+  private mutating func put(_ eight: UInt64, last count: Int) {
+    let bytes = eight &>> UInt64(truncatingIfNeeded: (8 &- count) &* 8)
+    UnsafeMutableRawPointer(next).storeBytes(of: bytes.littleEndian, as: UInt64.self)
+    next += count
   }
 
   // MARK: - Fields
@@ -157,7 +166,12 @@ public struct WireWriter: ~Copyable {
     field(name)
     byte(0x22)
     literal(Value.prefix)
-    literal(value.suffix)
+    // The first name is the one that is nearly always written; as a constant it needs no call.
+    if value.rawValue == 1, let first = Value(rawValue: 1) {
+      literal(first.suffix)
+    } else {
+      literal(value.suffix)
+    }
     byte(0x22)
   }
 

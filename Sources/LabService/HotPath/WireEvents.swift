@@ -15,8 +15,8 @@ extension Wire.Translation {
       }
     self.init(
       tag: answer.tag, status: status, pasid: answer.pasid, address: answer.page << 12,
-      physicalAddress: answer.physicalAddress, sizeLog2: answer.sizeLog2, read: answer.rights.contains(.read),
-      write: answer.rights.contains(.write), order: answer.order)
+      physicalAddress: answer.physicalAddress, sizeLog2: answer.sizeLog2, read: answer.rights.rawValue & 1 != 0,
+      write: answer.rights.rawValue & 2 != 0, order: answer.order)
   }
 }
 

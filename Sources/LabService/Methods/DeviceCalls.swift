@@ -19,47 +19,66 @@ extension Shard {
     } catch {
       return fail(Caller(call: call, method: method, codec: codec), .wire(error))
     }
-    let location = locate(deviceCall.machine)
-    if case .elsewhere(let index) = location {
-      forward(to: index, .request, call, method, codec, bytes)
+    let host: MachineHost
+    switch locate(deviceCall.machine) {
+    case .here(let found): host = found
+    case .elsewhere(let index): return forward(to: index, .request, call, method, codec, bytes)
+    case .nowhere:
+      let caller = caller(call, method, codec)
+      if !isRepeat(caller) { fail(caller, .notFound(.machine)) }
       return
     }
-    let caller = Caller(
-      call: call, method: method, codec: codec, requestID: deviceCall.requestID, machine: deviceCall.machine)
-    if isRepeat(caller) { return }
+    let isPlain = deviceCall.requestID.isEmpty
+    if !isPlain, isRepeat(caller(call, method, codec)) { return }
     do throws(CallError) {
-      guard case .here(let host) = location else { throw .notFound(.machine) }
       touch(host)
       let port = try port(host, deviceCall.device)
       switch payload {
-      case .translate: try translate(host, port, caller)
-      case .pageRequests: try requestPages(host, port, caller)
-      case .dma: try access(host, port, caller)
+      case .translate:
+        try translate(host, port)
+        if isPlain, codec == .json {
+          desk.send(call, writer.bytes)
+        } else {
+          answer(caller(call, method, codec), written(LabTranslateResponse.self))
+        }
+      case .pageRequests: try requestPages(host, port, caller(call, method, codec))
+      case .dma: try access(host, port, caller(call, method, codec))
       case .complete:
         _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
-        answer(caller, LabCompleteInvalidationsResponse.self, [], takeIgnored(host, port))
+        let ignored = takeIgnored(host, port)
+        answer(caller(call, method, codec), LabCompleteInvalidationsResponse.self, [], ignored)
       case .giveUp:
         _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
         host.dispatch()
-        answer(caller, LabGiveUpResponse())
+        answer(caller(call, method, codec), LabGiveUpResponse())
       }
     } catch {
-      fail(caller, error)
+      fail(caller(call, method, codec), error)
     }
   }
 
+  /// Who made the call that was read last.
+  @inline(never)
+  private func caller(_ call: CallID, _ method: LabMethod, _ codec: RPCCodec) -> Caller {
+    Caller(call: call, method: method, codec: codec, requestID: deviceCall.requestID, machine: deviceCall.machine)
+  }
+
+  /// Performs the translation that was read and writes its answer.
   @inline(__always)
-  private func translate(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
+  private func translate(_ host: MachineHost, _ port: DevicePort) throws(CallError) {
     host.dispatch()
     _ = try host.perform(try Command(deviceCall.message, of: port.id), now)
     // The answer is of this very turn; it stands last.
-    guard case .translation(_, let translation)? = host.effects.list.popLast() else {
-      preconditionFailure("a translation request is answered in its turn")
+    let translation = host.effects.list.withUnsafeBufferPointer { effects in
+      guard case .translation(_, let translation)? = effects.last else {
+        preconditionFailure("a translation request is answered in its turn")
+      }
+      return translation
     }
+    host.effects.list.removeLast()
     host.dispatch()
     writer.clear()
     writer.response(.init(translation))
-    answerWritten(caller, LabTranslateResponse.self)
   }
 
   private func access(_ host: MachineHost, _ port: DevicePort, _ caller: Caller) throws(CallError) {
