@@ -31,6 +31,11 @@ struct ByteQueue {
     if head == tail { removeAll(memory) }
   }
 
+  /// Keeps the first `count` bytes.
+  mutating func truncate(_ count: Int, _ memory: UnsafeMutablePointer<HTTP2Memory>) {
+    if count == 0 { removeAll(memory) } else { tail = head + count }
+  }
+
   mutating func removeAll(_ memory: UnsafeMutablePointer<HTTP2Memory>) {
     memory.pointee.deallocate(base)
     base = nil

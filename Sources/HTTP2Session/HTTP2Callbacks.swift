@@ -105,6 +105,7 @@ enum HTTP2Callbacks {
     var bits = NGHTTP2_DATA_FLAG_NO_COPY.rawValue
     if count == waiting, stream.pointee.isFinished { bits |= NGHTTP2_DATA_FLAG_EOF.rawValue }
     flags.unsafelyUnwrapped.pointee = bits
+    stream.pointee.frameBytes = count
     return count
   }
 }
@@ -364,6 +365,7 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       stream.pointee.output.removeFirst(count, pointee.context.pointee.memory)
       stream.pointee.progressAt = pointee.now
       pointee.pendingOutput -= count
+      stream.pointee.frameBytes = 0
     }
     return 0
   }

@@ -246,12 +246,13 @@ public final class HTTP2Session {
     nghttp2_session_resume_data(session, stream.pointee.id)
   }
 
-  /// Ends the stream at once with RST_STREAM, RFC 9113 §6.4; waiting output is dropped.
+  /// Ends the stream at once with RST_STREAM, RFC 9113 §6.4; waiting output is dropped, but for a frame that has begun.
   public func reset(_ stream: HTTP2StreamHandle, _ code: HTTP2ErrorCode) {
     guard !stream.pointee.isClosed else { return }
     stream.pointee.isFinished = true
-    state.pointee.pendingOutput -= stream.pointee.output.count
-    stream.pointee.output.removeAll(context.state.pointee.memory)
+    // A frame that `drain` began and put off is still written whole: its header counts these bytes.
+    state.pointee.pendingOutput -= stream.pointee.output.count - stream.pointee.frameBytes
+    stream.pointee.output.truncate(stream.pointee.frameBytes, context.state.pointee.memory)
     if nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.pointee.id, code.rawValue) == 0 {
       state.pointee.ownResets += 1
     }

@@ -31,6 +31,8 @@ public struct HTTP2Stream {
   public var pendingOutput: Int { output.count }
 
   var output = ByteQueue()
+  /// Bytes at the head of `output` that belong to a DATA frame whose header libnghttp2 has made already.
+  var frameBytes = 0
   var headerListBytes: UInt32 = 0
   /// Body bytes received and not yet given back to the peer's window.
   var unconsumed: Int32 = 0

@@ -51,6 +51,11 @@ private struct Frames {
       sent += pair.take(pair.server)
       index = end
     }
+    return (pair.serverAlive, list(sent))
+  }
+
+  /// The frames of what was sent.
+  private func list(_ sent: [UInt8]) -> [(type: UInt8, stream: UInt32, payload: [UInt8])] {
     var list: [(type: UInt8, stream: UInt32, payload: [UInt8])] = []
     var at = 0
     while at + 9 <= sent.count {
@@ -59,7 +64,7 @@ private struct Frames {
       list.append((sent[at + 3], stream, Array(sent[at + 9..<at + 9 + count])))
       at += 9 + count
     }
-    return (pair.serverAlive, list)
+    return list
   }
 
   private func goawayCode(_ sent: [(type: UInt8, stream: UInt32, payload: [UInt8])]) -> UInt32? {
@@ -94,6 +99,28 @@ private struct Frames {
     }
     #expect(pair.server.breach == nil)
     #expect(pair.closedOnServer == 1000)
+  }
+
+  @Test("a stream that is reset while a frame of it waits for room ends with our code, behind the whole frame")
+  func resetInsideAFrame() {
+    let pair = SessionPair()
+    _ = pair.take(pair.server)
+    var frames = Frames()
+    frames.bytes += Frames.frame(4, 1, 0, [])
+    frames.settings([(4, 1 << 20)])
+    frames.windowUpdate(0, 1 << 20)
+    frames.headers(1)
+    for index in 0..<10 { frames.data(1, Array(repeating: 7, count: 16384), flags: index == 9 ? 1 : 0) }
+    pair.feedServer(frames.bytes)
+    // The socket takes one piece of the echo; libnghttp2 has the next DATA frame ready then.
+    let first = pair.takeOnce(pair.server, limit: 20_000)
+    #expect(first.count > 16384 && pair.server.pendingOutput > 100_000)
+    pair.server.reset(pair.lastOnServer!, .enhanceYourCalm)
+    #expect(pair.server.pendingOutput <= 16384)
+    let sent = list(first + pair.take(pair.server)).filter { $0.stream == 1 }
+    #expect(sent.map(\.type).suffix(2) == [0, 3] && sent.last?.payload == Frames.word(11))
+    #expect(sent.filter { $0.type == 0 }.allSatisfy { $0.payload.count == 16384 })
+    #expect(pair.server.pendingOutput == 0 && pair.closedOnServer == 1)
   }
 
   @Test("an honest client's reset now and then never ends the connection") func resetsRefillWithTime() {

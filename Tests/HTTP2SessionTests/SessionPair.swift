@@ -19,6 +19,8 @@ final class SessionPair {
   /// What the server saw: a path per request.
   var paths: [String] = []
   var closedOnServer = 0
+  /// The stream that the server answered last.
+  var lastOnServer: HTTP2StreamHandle?
   private var bodies: [Int32: [UInt8]] = [:]
   /// What the client got: body, end and error code by tag.
   var answers: [UInt32: [UInt8]] = [:]
@@ -85,6 +87,13 @@ final class SessionPair {
     return bytes
   }
 
+  /// One piece of a session's output, as a socket that has little room takes it.
+  func takeOnce(_ session: HTTP2Session, limit: Int) -> [UInt8] {
+    let bytes = Array(session.drain(limit: limit, now: time).bytes)
+    if session === server { actOnServer() } else { actOnClient() }
+    return bytes
+  }
+
   func feedServer(_ bytes: [UInt8]) {
     for part in pieces(bytes) where serverAlive {
       serverAlive = part.withUnsafeBytes { server.receive($0, now: time) }
@@ -133,6 +142,7 @@ final class SessionPair {
         write(server, stream, bodies[stream.pointee.id] ?? [])
         server.finish(stream)
         server.respond(stream, ok)
+        lastOnServer = stream
       }
     }
     server.endBatch()
