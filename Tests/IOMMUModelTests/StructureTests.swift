@@ -187,8 +187,11 @@ import Testing
           slow[index].grant.retired = true
         }
       case 5 where random.next(below: 20) == 0:
-        fast.forget(pasid)
-        slow.removeAll { $0.pasid == pasid }
+        fast.trim()
+        let all = slow
+        slow.removeAll { entry in
+          all.last { $0.pasid == entry.pasid && $0.page == entry.page }!.grant.retired
+        }
       default:
         let right: Rights = random.next(below: 2) == 0 ? .read : .write
         let mine = slow.filter { $0.pasid == pasid && $0.page == page && $0.grant.frame == frame }.reversed()

@@ -61,10 +61,19 @@ extension Machine {
       answer.status = .fenced
     } else if !request.translated && dma.translation == nil {
       answer.status = .refused
-    } else if dma.physicalAddress >> 12 >= UInt64(settings.frameCount) || frame == 0 {
-      answer.status = .unsupportedRequest
     } else if request.translated && isBlocked(id, request.pasid) {
       answer.status = .refused
+    } else if dma.physicalAddress >> 12 >= UInt64(settings.frameCount) || frame == 0 {
+      answer.status = .unsupportedRequest
+      // No translation leads to where no memory is, so the device made the address up.
+      if request.translated {
+        effects.counters.dmaChecked += 1
+        effects.append(
+          .verdict(
+            verdict(
+              .forgedTranslation, .atc, id, request.pasid, request.page,
+              frame: FrameNumber(clamping: dma.physicalAddress >> 12), write: request.write)))
+      }
     } else {
       effects.counters.dmaChecked += 1
       let word = Int(dma.physicalAddress & 0xfff) >> 3

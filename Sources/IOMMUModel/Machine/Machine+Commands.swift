@@ -227,7 +227,8 @@ extension Machine {
     wakeDrains()
   }
 
-  /// Takes a binding out of its device and its target, and the PASID's entry out of the PASID cache.
+  /// Takes a binding out of its device and its target, and what is cached of it out of the IOMMU: nobody flushes for a
+  /// binding that is gone, and the PASID may be attached again.
   mutating func forget(_ id: BindingID) {
     let binding = bindings[id]
     switch binding.target {
@@ -237,6 +238,7 @@ extension Machine {
       if domains.contains(domain) { domains[domain].bindings.removeAll { $0 == id } }
     }
     caches.invalidate(rid: devices[binding.device].profile.rid, binding.pasid)
+    caches.invalidate(tag: Self.tag(binding.target), binding.pasid, .all)
     devices[binding.device].bindings.removeAll { $0 == id }
     bindings.remove(id)
   }

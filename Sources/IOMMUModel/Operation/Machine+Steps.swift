@@ -57,6 +57,10 @@ extension Machine {
     case .domain(let domain)? where domains.contains(domain):
       granted = domains[domain].lock.acquire(operation.id, mode)
     default:
+      if let group = operation.group {
+        // Members of a group whose address space went while they waited for its lock.
+        effects.counters.refusedFaults += UInt64(group.count - operation.fault.index)
+      }
       if operation.fault.code == .success { operation.fault.code = .invalidRequest }
       return failure(&operation, .objectGone)
     }

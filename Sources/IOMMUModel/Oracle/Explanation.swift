@@ -64,6 +64,9 @@ public struct Explanation: Equatable, Sendable {
       if freed {
         return "\(device) \(verb) \(frame) \(span(verdict.at - verdict.freed.at)) after \(verdict.freed.name) had freed it\(flush)."
       }
+      if verdict.dropped.operation == .none {
+        return "\(device) \(verb) \(frame) through \(page), which nothing that its PASID is attached to holds any more."
+      }
       return "\(device) \(verb) \(frame) through \(page), which its address space no longer holds since \(verdict.dropped.name) returned\(flush)."
     case .staleWalk:
       return "The IOMMU walked for \(page) through a page table in \(frame) that \(verdict.freed.name) had freed\(ago(verdict, verdict.freed))."

@@ -50,6 +50,8 @@ struct GrantTable {
   private var largeCount = 0
   /// Grants kept for one page behind the newest.
   static let historyLimit = 8
+  /// Pages from which on retired grants are forgotten; grows with what is not retired.
+  private var trimCount = 8192
 
   @inline(__always)
   private static func key(_ pasid: PASID, _ page: PageNumber, _ level: UInt8) -> PageKey {
@@ -74,6 +76,7 @@ struct GrantTable {
   mutating func issue(_ grant: Grant, pasid: PASID, page: PageNumber) {
     let key = Self.key(pasid, page, grant.level)
     guard let slot = newest.find(key) else {
+      if newest.count >= trimCount { trim() }
       newest.set(key, grant)
       if grant.level > 0 { largeCount += 1 }
       return
@@ -216,9 +219,12 @@ struct GrantTable {
     }
   }
 
-  /// Forgets a PASID, when it is detached: what the device still holds of it was completed away or fenced.
-  mutating func forget(_ pasid: PASID) {
-    newest.keep { key, _ in key.owner & Page.maximumPASID != pasid }
+  /// Forgets pages whose grants are all retired, so that a device that goes through many pages stays small. Who uses one
+  /// of those is said to have forged it.
+  mutating func trim() {
+    // A completion that covers the newest covers those behind it.
+    newest.keep { _, grant in !grant.retired }
+    trimCount = max(8192, 2 * newest.count)
     // The chains behind dropped entries are rebuilt, not leaked.
     let kept = newest
     let chains = older

@@ -191,7 +191,6 @@ extension Machine {
       return .through
     }
     devices[device].partial.removeAll { $0.request.pasid == pasid }
-    devices[device].grants.forget(pasid)
     devices[device].attempts.keep { key, _ in key.owner != pasid }
     forget(binding)
     return .through
