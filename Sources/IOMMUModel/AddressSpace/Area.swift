@@ -53,6 +53,13 @@ struct Areas {
     return next >= range.end
   }
 
+  /// By how many areas a change of this range adds to the list at most: it cuts areas that it ends inside.
+  func growth(_ range: PageRange, keepsRange: Bool) -> Int {
+    func cuts(_ edge: PageNumber) -> Bool { find(edge).map { $0.range.first < edge } ?? false }
+    if keepsRange { return (cuts(range.first) ? 1 : 0) + (cuts(range.end) ? 1 : 0) }
+    return find(range.first)?.range.contains(range.end) == true && cuts(range.first) ? 1 : 0
+  }
+
   mutating func insert(_ area: Area) { list.insert(area, at: lowerBound(area.range.first)) }
 
   /// Takes a range out, cutting areas in two where it ends inside them.

@@ -31,6 +31,10 @@ struct Device {
   var posted: Deque<Posted> = []
   var lastLanding: Nanoseconds = 0
   var dmaInFlight: UInt32 = 0
+  /// Completions among what is posted.
+  var completionsPosted: UInt32 = 0
+  /// A device owes 32 completions at most; the rest of these are duplicates and forgeries, which are counted too.
+  static let completionsPostedLimit: UInt32 = 1024
 
   // The oracle's account.
   var grants = GrantTable()

@@ -45,6 +45,7 @@ extension Machine {
       case .dma: return
       case .completion(let vector):
         devices[id].posted.removeFirst()
+        devices[id].completionsPosted -= 1
         complete(id, vector, &effects)
       case .drain(let operation):
         devices[id].posted.removeFirst()

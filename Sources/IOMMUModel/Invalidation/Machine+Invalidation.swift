@@ -49,6 +49,10 @@ extension Machine {
     if devices[id].posted.isEmpty {
       complete(id, vector, &effects)
     } else {
+      guard devices[id].completionsPosted < Device.completionsPostedLimit else {
+        throw Refusal(.limitReached, .device, figure: UInt64(Device.completionsPostedLimit))
+      }
+      devices[id].completionsPosted += 1
       devices[id].posted.append(.completion(itagVector: vector))
     }
   }

@@ -76,14 +76,19 @@ extension Machine {
         throw Refusal(.misaligned, [.address, .byteCount], figure: block << 12)
       }
       guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
-      guard spaces[space].areas.list.count < Int(settings.limits.areasPerAddressSpace) else {
-        throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.areasPerAddressSpace))
-      }
+      try requireRoom(space, 1)
     case .munmap(let space, let range):
       try require(space)
       try require(range)
       try requireWholeBlocks(space, range)
-    case .mprotect(let space, let range, _), .dontNeed(let space, let range):
+      try requireRoom(space, spaces[space].areas.growth(range, keepsRange: false))
+    case .mprotect(let space, let range, _):
+      try require(space)
+      try require(range)
+      guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
+      try requireWholeBlocks(space, range)
+      try requireRoom(space, spaces[space].areas.growth(range, keepsRange: true))
+    case .dontNeed(let space, let range):
       try require(space)
       try require(range)
       guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
@@ -115,6 +120,17 @@ extension Machine {
         throw Refusal(.pasidNotAttached, .pasid)
       }
       guard !bindings[binding].detaching else { throw Refusal(.detachInProgress, .pasid) }
+    }
+  }
+
+  /// Whether the address space may hold so many more areas (Linux `max_map_count`).
+  func hasRoom(_ space: AddressSpaceID, _ growth: Int) -> Bool {
+    growth == 0 || spaces[space].areas.list.count + growth <= Int(settings.limits.areasPerAddressSpace)
+  }
+
+  private func requireRoom(_ space: AddressSpaceID, _ growth: Int) throws(Refusal) {
+    guard hasRoom(space, growth) else {
+      throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.areasPerAddressSpace))
     }
   }
 

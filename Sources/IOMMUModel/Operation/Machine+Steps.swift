@@ -109,6 +109,8 @@ extension Machine {
     let space = operation.space!
     if spaces[space].areas.overlaps(operation.range) {
       operation.status = .areasChanged
+    } else if !hasRoom(space, 1) {
+      operation.status = .outOfMemory
     } else {
       spaces[space].areas.insert(
         Area(
@@ -119,7 +121,11 @@ extension Machine {
   }
 
   private mutating func detachAreas(_ operation: inout Operation) -> StepOutcome {
-    spaces[operation.space!].areas.remove(operation.range)
+    let space = operation.space!
+    guard hasRoom(space, spaces[space].areas.growth(operation.range, keepsRange: false)) else {
+      return tooManyAreas(&operation)
+    }
+    spaces[space].areas.remove(operation.range)
     return .through
   }
 
@@ -129,8 +135,17 @@ extension Machine {
       operation.status = .areasChanged
       return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlock)!)
     }
+    guard hasRoom(space, spaces[space].areas.growth(operation.range, keepsRange: true)) else {
+      return tooManyAreas(&operation)
+    }
     spaces[space].areas.protect(operation.range, operation.rights, turn: turn)
     return .through
+  }
+
+  /// Others have filled the list of areas while the operation waited for the lock (Linux: ENOMEM).
+  private func tooManyAreas(_ operation: inout Operation) -> StepOutcome {
+    operation.status = .outOfMemory
+    return .go(to: programs.lists[Int(operation.kind.rawValue)].lastIndex(of: .unlock)!)
   }
 
   // MARK: Letters

@@ -12,4 +12,6 @@ struct Attempt {
   /// Success answers without a change of the page between, and the change that they are counted from.
   var successes: UInt32 = 0
   var changedTurn: UInt64 = 0
+  /// Attempts of one device; far above the pages that it can wait for at once.
+  static let limit = 65_536
 }

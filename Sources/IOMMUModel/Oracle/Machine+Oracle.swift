@@ -133,9 +133,17 @@ extension Machine {
       devices[id].attempts[slot: slot].requests += 1
       devices[id].attempts[slot: slot].rights.formUnion(request.rights)
     } else {
+      if devices[id].attempts.count >= Attempt.limit { forgetOldAttempts(id) }
       devices[id].attempts.set(
         key, Attempt(sinceTurn: turn, sinceTime: time, requests: 1, rights: request.rights, needless: false))
     }
+  }
+
+  /// A device that asks for pages and never translates them again leaves its attempts behind; the older half goes.
+  private mutating func forgetOldAttempts(_ id: DeviceID) {
+    let turns = devices[id].attempts.sorted.map(\.value.sinceTurn).sorted()
+    let middle = turns[turns.count / 2]
+    devices[id].attempts.keep { _, attempt in attempt.sinceTurn > middle }
   }
 
   /// A translation's answer: it ends the struggle, or was it needless?
@@ -154,6 +162,7 @@ extension Machine {
     if let slot = devices[id].attempts.find(key) {
       devices[id].attempts[slot: slot].needless = needless
     } else if needless {
+      if devices[id].attempts.count >= Attempt.limit { forgetOldAttempts(id) }
       devices[id].attempts.set(key, Attempt(sinceTurn: turn, sinceTime: time, rights: wanted, needless: true))
     }
   }

@@ -22,7 +22,7 @@ extension Settings {
     if message.hasHoldNanoseconds { hold = try within(message.holdNanoseconds, 0...60_000_000_000, "holdNanoseconds") }
     costs = try CostModel(message.costs)
     if message.hasPageRequestQueueCapacity {
-      pageRequestQueueCapacity = try within(message.pageRequestQueueCapacity, 1...65_536, "pageRequestQueueCapacity")
+      pageRequestQueueCapacity = try within(message.pageRequestQueueCapacity, 1...0x7fff, "pageRequestQueueCapacity")
     }
     if message.hasHandlerWorkers { handlerWorkers = try within(message.handlerWorkers, 1...1024, "handlerWorkers") }
     if message.hasInvalidationTimeoutNanoseconds {
