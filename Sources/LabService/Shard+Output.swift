@@ -5,13 +5,15 @@ import SwiftProtobuf
 
 // What leaves at the end of a pass.
 extension Shard {
-  func flush(_ host: MachineHost) {
+  /// - Returns: whether a trace stream has more to get in a later pass.
+  func flush(_ host: MachineHost) -> Bool {
     for port in host.touchedPorts {
       port.isTouched = false
       if port.stream != nil { send(host, port) } else if port.isGone { forget(host, port) }
     }
     host.touchedPorts.removeAll(keepingCapacity: true)
     for index in host.trace.watchers.indices { sendTrace(host, index) }
+    return host.trace.watchers.contains { $0.sent < host.trace.seq }
   }
 
   /// Sends what waits for a device on its stream, and ends the stream of a device that is gone.

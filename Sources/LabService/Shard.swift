@@ -116,8 +116,10 @@ final class Shard: RPCHandler, @unchecked Sendable {
       host.dispatch()
       let more = host.runDue(now, limit: limits.turnsPerPass)
       host.dispatch()
-      flush(host)
+      let lags = flush(host)
       host.isTouched = false
+      // Output leaves between two passes.
+      if lags { wake(host, at: now &+ 1_000_000) }
       if more { wake(host, at: now) } else if let due = host.nextWake() { wake(host, at: due) }
     }
     touched.removeAll(keepingCapacity: true)

@@ -83,6 +83,8 @@ extension RPCClient {
     if status != 0, status != 200 {
       return RPCFailure(code: "unknown", reason: "HTTP_STATUS", message: "HTTP status \(status)")
     }
-    return RPCFailure(code: "unavailable", reason: "STREAM_RESET", message: "HTTP/2 error code \(code.rawValue)")
+    // gRPC's and Connect's mapping of HTTP/2 error codes, as far as a lab's server uses them.
+    let name = code == .enhanceYourCalm ? "resource_exhausted" : "unavailable"
+    return RPCFailure(code: name, reason: "STREAM_RESET", message: "HTTP/2 error code \(code.rawValue)")
   }
 }

@@ -14,12 +14,12 @@ final class Lab {
   let endpoint: RPCEndpoint
   let address: String
 
-  init(loops: Int = 1, limits: ServiceLimits = ServiceLimits()) async throws {
+  init(loops: Int = 1, limits: ServiceLimits = ServiceLimits(), rpc: RPCLimits = RPCLimits()) async throws {
     var logger = Logger(label: "test")
     logger.logLevel = .critical
-    server = LabServer(
-      configuration: RPCServer.Configuration(listeners: [.tcp(host: "127.0.0.1", port: 0)], loopCount: loops),
-      limits: limits, logger: logger)
+    var configuration = RPCServer.Configuration(listeners: [.tcp(host: "127.0.0.1", port: 0)], loopCount: loops)
+    configuration.limits = rpc
+    server = LabServer(configuration: configuration, limits: limits, logger: logger)
     address = try await server.start()[0].description
     endpoint = try #require(RPCEndpoint(address))
   }
@@ -28,11 +28,19 @@ final class Lab {
 
   func client() throws -> LabClient { LabClient(try RPCClient(endpoint)) }
 
+  /// A client whose streams take this many bytes and no more, until it polls.
+  func client(streamWindow: Int32) throws -> LabClient {
+    var limits = RPCClient.defaultLimits
+    limits.streamWindow = streamWindow
+    return LabClient(try RPCClient(endpoint, limits: limits))
+  }
+
   /// Runs `body` against a service, which is stopped whatever happens.
   static func run(
-    loops: Int = 1, limits: ServiceLimits = ServiceLimits(), _ body: (Lab) async throws -> Void
+    loops: Int = 1, limits: ServiceLimits = ServiceLimits(), rpc: RPCLimits = RPCLimits(),
+    _ body: (Lab) async throws -> Void
   ) async throws {
-    let lab = try await Lab(loops: loops, limits: limits)
+    let lab = try await Lab(loops: loops, limits: limits, rpc: rpc)
     do {
       try await body(lab)
     } catch {

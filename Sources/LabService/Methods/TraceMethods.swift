@@ -28,27 +28,22 @@ extension Shard {
     return nil
   }
 
-  /// Sends a trace stream what it has not got yet.
+  /// Sends a trace stream the next of what it has not got yet: one response a pass, because all of a long history at once
+  /// would look like a client that does not read.
   func sendTrace(_ host: MachineHost, _ index: Int, opening: Bool = false, isCut: Bool = false) {
-    var mustSend = opening
-    var isCut = isCut
-    while host.trace.watchers[index].sent < host.trace.seq || mustSend {
-      let watcher = host.trace.watchers[index]
-      let from = max(watcher.sent, host.trace.floor)
-      isCut = isCut || from > watcher.sent
-      let entries = host.trace.entries(after: from, limit: limits.eventsPerResponse)
-      let response = LabTraceServiceWatchResponse.with {
-        $0.epoch = 1
-        $0.seq = from + UInt64(entries.count)
-        $0.events = entries.map { LabTraceEvent($0) }
-        $0.historyCut = isCut
-      }
-      desk.send(watcher.call, watcher.codec, response)
-      host.trace.watchers[index].sent = response.seq
-      host.trace.watchers[index].lastSentAt = now
-      mustSend = false
-      isCut = false
+    let watcher = host.trace.watchers[index]
+    guard opening || watcher.sent < host.trace.seq else { return }
+    let from = max(watcher.sent, host.trace.floor)
+    let entries = host.trace.entries(after: from, limit: limits.eventsPerResponse)
+    let response = LabTraceServiceWatchResponse.with {
+      $0.epoch = 1
+      $0.seq = from + UInt64(entries.count)
+      $0.events = entries.map { LabTraceEvent($0) }
+      $0.historyCut = isCut || from > watcher.sent
     }
+    desk.send(watcher.call, watcher.codec, response)
+    host.trace.watchers[index].sent = response.seq
+    host.trace.watchers[index].lastSentAt = now
   }
 
   func traceHeartbeat(_ host: MachineHost, _ index: Int) {
