@@ -9,6 +9,8 @@ struct Caller {
   var codec: RPCCodec
   /// Empty: a repeat is a new call.
   var requestID = ""
+  /// Digest of the request, where there is a `requestID`.
+  var digest = 0
   /// The machine of the request; 0: none.
   var machine: UInt128 = 0
   let tenant = Tenant.default

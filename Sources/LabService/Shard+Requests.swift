@@ -120,6 +120,7 @@ extension Shard {
       }
       caller.machine = machine
       caller.requestID = requestID
+      if !requestID.isEmpty { caller.digest = LabCodec.binary(request).hashValue }
       if isRepeat(caller) { return }
       guard case .here(let host) = location else { throw .notFound(.machine) }
       touch(host)

@@ -246,24 +246,28 @@ final class Shard: RPCHandler, @unchecked Sendable {
   /// Whether a call with a `request_id` is a repeat, which is dealt with here. Otherwise it is the first of its kind.
   func isRepeat(_ caller: Caller) -> Bool {
     if caller.requestID.isEmpty { return false }
-    let first: LabMethod
+    let content = AnswerCache.Content(method: caller.method, digest: caller.digest)
+    let first: AnswerCache.Content
     switch answers[caller.key] {
     case nil:
-      answers.begin(caller.key, caller.method)
-      return false
-    case .waiting(let method, _, _)?:
-      first = method
-      if method == caller.method { answers.join(caller.key, caller) }
-    case .answered(let method, _, let message)?:
-      first = method
-      if method == caller.method { desk.send(caller.call, caller.codec, message) }
-    }
-    if first != caller.method {
+      if answers.begin(caller.key, content) { return false }
       desk.fail(
         caller.call,
         .service(
-          .requestIDInUse, "the request_id belongs to a call of \(first.descriptor.name); choose another one",
-          fields: ["requestId"]))
+          .tooManyWaitingCalls, "\(limits.answersPerLoop) calls with a request_id wait for their answers already"))
+      return true
+    case .waiting(let waiting, _, _)?:
+      first = waiting
+      if first == content { answers.join(caller.key, caller) }
+    case .answered(let answered, _, let message)?:
+      first = answered
+      if first == content { desk.send(caller.call, caller.codec, message) }
+    }
+    if first != content {
+      let whose = first.method == caller.method ? "another request" : "a call of \(first.method.descriptor.name)"
+      desk.fail(
+        caller.call,
+        .service(.requestIDInUse, "the request_id belongs to \(whose); choose another one", fields: ["requestId"]))
     }
     return true
   }

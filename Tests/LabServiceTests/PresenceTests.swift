@@ -97,6 +97,110 @@ import Testing
       let answers = try clients.map { try $0.call(.translate, translate, LabTranslateResponse.self) }
       #expect(answers[0] == answers[1])
       #expect(try bench.statistics().counters.translations == 1)
+      // The same id with another request is not a repeat: silence would hide that it never ran.
+      var other = translate
+      other.translate.address = "0x2000"
+      let reply = try LabCodec.json(other).withUnsafeBytes { try clients[0].rpc.call(LabMethod.translate.path, $0) }
+      #expect(reply.failure?.reason == "REQUEST_ID_IN_USE" && reply.failure?.fields == ["requestId"])
+      let fork = LabForkRequest.with {
+        $0.machine = bench.machine
+        $0.addressSpace = bench.space
+        $0.requestID = "f"
+      }
+      let first: LabForkResponse = try clients[0].call(.fork, fork)
+      #expect(try clients[1].call(.fork, fork, LabForkResponse.self) == first)
+      var another = fork
+      another.startOnly = true
+      let second = try LabCodec.json(another).withUnsafeBytes { try clients[1].rpc.call(LabMethod.fork.path, $0) }
+      #expect(second.failure?.reason == "REQUEST_ID_IN_USE")
+      let manual = LabCreateMachineRequest.with {
+        $0.requestID = "one"
+        $0.pacing = .manual
+      }
+      let third = try LabCodec.json(manual).withUnsafeBytes {
+        try clients[1].rpc.call(LabMethod.createMachine.path, $0)
+      }
+      #expect(third.failure?.reason == "REQUEST_ID_IN_USE")
+    }
+  }
+
+  @Test("when every place for an answer waits, a call with a request_id is refused, and served once one is free")
+  func answersAllWait() async throws {
+    var limits = ServiceLimits()
+    limits.answersPerLoop = 3
+    try await Lab.run(limits: limits) { lab in
+      let cpu = try lab.client()
+      let bench = try Bench(cpu)
+      try bench.mmap()
+      let (client, device, stream) = try Self.holder(lab, bench)
+      let waiting = try (0..<3).map { index in
+        try LabCodec.json(bench.munmap(requestID: "r\(index)")).withUnsafeBytes {
+          try cpu.rpc.start(LabMethod.munmap.path, $0)
+        }
+      }
+      cpu.rpc.flush()
+      let itag = try client.events(stream, 1)[0].invalidation.itag
+      let request = LabCreateAddressSpaceRequest.with {
+        $0.machine = bench.machine
+        $0.requestID = "more"
+      }
+      let reply = try LabCodec.json(request).withUnsafeBytes {
+        try client.rpc.call(LabMethod.createAddressSpace.path, $0)
+      }
+      #expect(reply.failure?.reason == "TOO_MANY_WAITING_CALLS")
+      // The others get their turn one after the other; each is told of twice at most.
+      _ = try bench.complete(device, itag)
+      var answered: [LabMunmapResponse] = []
+      client.rpc.close()  // presence is lost, and nothing is owed any more
+      for call in waiting { answered.append(try cpu.next(call)) }
+      #expect(answered.allSatisfy { $0.operation.done })
+      _ = try cpu.call(.createAddressSpace, request, LabCreateAddressSpaceResponse.self)
+    }
+  }
+
+  @Test("a group index that overflow answers twice within one RequestPages gets both answers")
+  func overflowTwice() async throws {
+    let settings = LabMachineSettings.with {
+      $0.costs.preset = .zero
+      $0.pageRequestQueueCapacity = 4
+    }
+    try await Lab.run { lab in
+      let client = try lab.client()
+      let bench = try Bench(client, pacing: .manual, settings: settings)
+      func device(_ rid: UInt32) throws -> String {
+        try client.call(
+          .registerDevice,
+          LabRegisterDeviceRequest.with {
+            $0.machine = bench.machine
+            $0.rid = rid
+            $0.priAllocation = 4
+          }, LabRegisterDeviceResponse.self
+        ).device
+      }
+      func request(_ device: String, _ indices: [UInt32], last: Bool) -> LabRequestPagesRequest {
+        .with {
+          $0.machine = bench.machine
+          $0.device = device
+          $0.pageRequests = indices.map { index in
+            .with {
+              $0.pasid = 1
+              $0.address = "0x1000"
+              $0.read = true
+              $0.groupIndex = index
+              $0.last = last
+            }
+          }
+        }
+      }
+      // Four members fill the queue, and nothing drains it before an Advance.
+      _ = try client.call(
+        .requestPages, request(try device(1), [0, 1, 2, 3], last: false), LabRequestPagesResponse.self)
+      let twice: LabRequestPagesResponse = try client.call(
+        .requestPages, request(try device(2), [7, 7], last: true))
+      #expect(twice.pageResponses.map(\.groupIndex) == [7, 7] && twice.pageResponses.allSatisfy { $0.code == .success })
+      let mixed: LabRequestPagesResponse = try client.call(
+        .requestPages, request(try device(3), [5, 6, 5], last: true))
+      #expect(mixed.pageResponses.map(\.groupIndex) == [5, 6, 5])
     }
   }
 
@@ -152,35 +256,65 @@ import Testing
     try await Lab.run(limits: limits) { lab in
       let client = try lab.client()
       let bench = try Bench(client)
-      func device(_ rid: UInt32, late: Int) throws -> String {
+      try bench.mmap()
+      /// A device without a stream that was told of this many invalidations and completed each.
+      func device(_ rid: UInt32, invalidations: Int) throws -> String {
         let device = try bench.register(rid: rid)
-        // A completion of an idle tag behind a DMA is judged when that has landed, and goes to the stream.
-        for _ in 0..<late {
-          let body = LabCodec.json(
-            LabDmaRequest.with {
-              $0.machine = bench.machine
-              $0.device = device
-              $0.dma.address = "0x1000"
-            })
-          _ = try body.withUnsafeBytes { try client.rpc.call(LabMethod.dma.path, $0) }
+        try bench.bind(device)
+        for _ in 0..<invalidations {
+          _ = try client.call(.munmap, bench.munmap(0x1000, startOnly: true), LabMunmapResponse.self)
+          #expect(try bench.complete(device, 0).ignored.isEmpty)
         }
         return device
       }
-      let quiet = try device(1, late: 3)
-      let stream = try client.watch(
-        .watchDevice,
-        LabDeviceServiceWatchRequest.with {
-          $0.machine = bench.machine
-          $0.device = quiet
-        })
-      let opened: LabDeviceServiceWatchResponse = try client.next(stream)
-      #expect(opened.events.isEmpty && !opened.historyCut)
-      let second = try bench.register(rid: 2)
+      /// The orders of the invalidations in a stream's first response, and the response.
+      func open(_ device: String, after seq: UInt64) throws -> ([UInt64], LabDeviceServiceWatchResponse) {
+        let stream = try client.watch(
+          .watchDevice,
+          LabDeviceServiceWatchRequest.with {
+            $0.machine = bench.machine
+            $0.device = device
+            $0.afterSeq = seq
+          })
+        let first: LabDeviceServiceWatchResponse = try client.next(stream)
+        client.rpc.cancel(stream)
+        return (first.events.map(\.invalidation.order), first)
+      }
+      func remove(_ device: String) throws {
+        // The cancelled stream takes the device along, sooner or later than this call.
+        let json = "{\"machine\":\"\(bench.machine)\",\"device\":\"\(device)\"}"
+        _ = try client.rpc.call(LabMethod.removeDevice.path, json: json)
+      }
+
+      // As many as are kept: all of them are there.
+      let few = try device(1, invalidations: 4)
+      let (all, whole) = try open(few, after: 0)
+      #expect(all == [1, 2, 3, 4] && whole.seq == 4 && !whole.historyCut)
+      try remove(few)
+      // More: the newest are there, and the stream says that others were lost.
+      let many = try device(2, invalidations: 11)
+      let (newest, cut) = try open(many, after: 0)
+      #expect(newest == [8, 9, 10, 11] && cut.seq == 11 && cut.historyCut)
+      try remove(many)
+      // A client that had some of them already gets the rest; the first is not lost then, but known.
+      let resumed = try device(3, invalidations: 11)
+      let (rest, known) = try open(resumed, after: 9)
+      #expect(rest == [10, 11] && known.seq == 11 && !known.historyCut)
+      try remove(resumed)
+      let lost = try device(4, invalidations: 11)
+      let (kept, gap) = try open(lost, after: 3)
+      #expect(kept == [8, 9, 10, 11] && gap.historyCut, "4 to 7 were lost")
+      try remove(lost)
+      let caught = try device(5, invalidations: 3)
+      let (none, last) = try open(caught, after: 3)
+      #expect(none == [] && last.seq == 3 && !last.historyCut)
+      try remove(caught)
+
       let ahead = try client.watch(
         .watchDevice,
         LabDeviceServiceWatchRequest.with {
           $0.machine = bench.machine
-          $0.device = second
+          $0.device = try! bench.register(rid: 6)
           $0.afterSeq = 5
         })
       #expect(try client.end(ahead)?.reason == "VALUE_OUT_OF_RANGE")

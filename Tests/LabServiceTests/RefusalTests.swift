@@ -199,6 +199,26 @@ import Testing
     }
   }
 
+  @Test("a machine with the greatest settings that the service takes can be replayed: the model takes them from a log")
+  func greatestSettings() throws {
+    let greatest = LabMachineSettings.with {
+      $0.pageRequestQueueCapacity = 0x7fff
+      $0.frameCount = 1 << 24
+      $0.cpuCount = 64
+      $0.handlerWorkers = 1024
+      $0.limits.operations = 4096
+      $0.limits.devices = 16_384
+      $0.limits.domains = 16_384
+      $0.limits.addressSpaces = 16_384
+      $0.caches.iotlb = 1 << 20
+      $0.caches.cpuTlb = 1 << 20
+    }
+    #expect(try Settings(greatest).isUsable)
+    var more = greatest
+    more.pageRequestQueueCapacity += 1
+    #expect(throws: CallError.self) { try Settings(more) }
+  }
+
   @Test("an id that never was and one that is gone get the same answer, byte for byte")
   func identicalNotFound() async throws {
     try await Lab.run(loops: 2) { lab in

@@ -70,10 +70,9 @@ extension Machine {
       if request.translated {
         effects.counters.dmaChecked += 1
         effects.append(
-          .verdict(
-            verdict(
-              .forgedTranslation, .atc, id, request.pasid, request.page,
-              frame: FrameNumber(clamping: dma.physicalAddress >> 12), write: request.write)))
+          verdict(
+            .forgedTranslation, .atc, id, request.pasid, request.page,
+            frame: FrameNumber(clamping: dma.physicalAddress >> 12), write: request.write))
       }
     } else {
       effects.counters.dmaChecked += 1

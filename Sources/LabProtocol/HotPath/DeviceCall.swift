@@ -31,6 +31,14 @@ public struct DeviceCall: Sendable {
 
   public init() {}
 
+  /// Hash of what the call is about, within this process.
+  public var contentHash: Int {
+    var hasher = Hasher()
+    hasher.combine(device)
+    if pageRequests.isEmpty { hasher.combine(message) } else { hasher.combine(pageRequests) }
+    return hasher.finalize()
+  }
+
   /// Reads JSON text, which must be one whole message. After an error nothing of the call may be used.
   public mutating func read(_ payload: Payload, json bytes: UnsafeRawBufferPointer) throws(WireError) {
     do throws(WireError) {

@@ -4,7 +4,7 @@
 /// the message of the same name in `device_message.proto`, where meanings and units stand; raw values of enums are the
 /// contract's numbers. Addresses are whole, not page numbers.
 public enum Wire {
-  public struct TranslationRequest: Equatable, Sendable {
+  public struct TranslationRequest: Hashable, Sendable {
     public var tag: UInt32
     public var pasid: UInt32
     public var address: UInt64
@@ -17,7 +17,7 @@ public enum Wire {
     }
   }
 
-  public struct PageRequest: Equatable, Sendable {
+  public struct PageRequest: Hashable, Sendable {
     public var pasid: UInt32
     public var groupIndex: UInt32
     public var address: UInt64
@@ -37,7 +37,7 @@ public enum Wire {
     }
   }
 
-  public struct DMAAccess: Equatable, Sendable {
+  public struct DMAAccess: Hashable, Sendable {
     public var tag: UInt32
     public var pasid: UInt32
     public var address: UInt64
@@ -60,7 +60,7 @@ public enum Wire {
     }
   }
 
-  public struct Abandonment: Equatable, Sendable {
+  public struct Abandonment: Hashable, Sendable {
     public var pasid: UInt32
     public var address: UInt64
     public var read: Bool
@@ -74,7 +74,7 @@ public enum Wire {
   }
 
   /// One message of a device.
-  public enum DeviceMessage: Equatable, Sendable {
+  public enum DeviceMessage: Hashable, Sendable {
     case translate(TranslationRequest)
     case pageRequest(PageRequest)
     case dma(DMAAccess)

@@ -58,7 +58,7 @@ public struct WireError: Error, Equatable, Sendable {
     let place = (element < 0 ? "" : "element \(element): ") + (field.isEmpty ? "" : "\(field): ")
     let what =
       switch problem {
-      case .malformed, .unusual: "not the JSON that the contract asks for here; see the message's .proto file"
+      case .malformed, .unusual: "not the JSON (or protobuf, by the content type) that the contract asks for here; see the message's .proto file"
       case .trailingBytes: "more text follows after the end of the message; send one message"
       case .unknownField(let name): "the message has no field \"\(name)\"; look for a typo, see the .proto file"
       case .missing: "the field is required"

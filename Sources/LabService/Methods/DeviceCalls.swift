@@ -60,7 +60,9 @@ extension Shard {
   /// Who made the call that was read last.
   @inline(never)
   private func caller(_ call: CallID, _ method: LabMethod, _ codec: RPCCodec) -> Caller {
-    Caller(call: call, method: method, codec: codec, requestID: deviceCall.requestID, machine: deviceCall.machine)
+    Caller(
+      call: call, method: method, codec: codec, requestID: deviceCall.requestID,
+      digest: deviceCall.requestID.isEmpty ? 0 : deviceCall.contentHash, machine: deviceCall.machine)
   }
 
   /// Performs the translation that was read and writes its answer.
@@ -116,6 +118,9 @@ extension Shard {
       requests.append(request)
     }
     let call = PagesCall(caller)
+    // The call itself counts as waiting until its last member is sent: overflow answers a group at once, and the same
+    // group index may then begin anew within one call.
+    call.waitingFor = 1
     for request in requests {
       let count = call.ignored.count
       _ = try host.perform(.pageRequest(port.id, request), now)
@@ -124,14 +129,18 @@ extension Shard {
         call.waitingFor += 1
         port.pagesCalls[request.groupIndex] = call
       }
+      if !host.effects.list.isEmpty { host.dispatch() }
     }
-    if call.waitingFor == 0 { answer(caller, LabRequestPagesResponse.self, [], call.ignored) }
-    host.dispatch()
+    release(call)
   }
 
   /// A group of a unary call was answered.
   func answer(_ call: PagesCall, _ response: Wire.PageResponse) {
     call.responses.append(response)
+    release(call)
+  }
+
+  private func release(_ call: PagesCall) {
     call.waitingFor -= 1
     if call.waitingFor == 0 { answer(call.caller, LabRequestPagesResponse.self, call.responses, call.ignored) }
   }

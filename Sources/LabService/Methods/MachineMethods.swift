@@ -23,6 +23,7 @@ extension Shard {
         }
       }
       caller.requestID = requestID
+      if !requestID.isEmpty { caller.digest = LabCodec.binary(request).hashValue }
       if isRepeat(caller) { return }
       guard let (id, order) = fleet.add(loop: loop.index, tenant: caller.tenant, limit: limits.machines) else {
         throw .service(.limitReached, "the service holds \(limits.machines) machines, its limit; delete one")
