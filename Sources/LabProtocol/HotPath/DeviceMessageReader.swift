@@ -54,7 +54,24 @@ extension JSONCursor {
     var address: UInt64?
     if try beginObject(.pageRequest) {
       repeat {
-        let (field, name) = try self.field(likely: .pasid, .address, .read, .write, .groupIndex, .last)
+        // Spelled out, because as a call of six names it is not inlined, and then the names are no constants any more.
+        let field: JSONField
+        var name = UnsafeBufferPointer<UInt8>(start: nil, count: 0)
+        if take(plain: .pasid) {
+          field = .pasid
+        } else if take(plain: .address) {
+          field = .address
+        } else if take(plain: .read) {
+          field = .read
+        } else if take(plain: .write) {
+          field = .write
+        } else if take(plain: .groupIndex) {
+          field = .groupIndex
+        } else if take(plain: .last) {
+          field = .last
+        } else {
+          (field, name) = try self.field()
+        }
         switch field {
         case .pasid: request.pasid = try uint32(field)
         case .address: address = try hex(field)

@@ -112,8 +112,8 @@ struct JSONCursor {
     return false
   }
 
-  /// A field's name and the colon. `name` is good for `unknown(_:)`.
-  @inline(__always)
+  /// A field's name and the colon. `name` is good for `unknown(_:)`. Not inlined, so that its callers stay small.
+  @inline(never)
   mutating func field() throws(WireError) -> (field: JSONField, name: UnsafeBufferPointer<UInt8>) {
     try require(0x22)
     let start = next
