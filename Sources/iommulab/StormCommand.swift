@@ -138,6 +138,8 @@ struct StormShape: ParsableArguments {
   var hold: String?
   @Option(help: "Factor on every modelled duration; by default the measured round trip over 1 µs.")
   var dilation: Double?
+  @Option(help: "Modelled durations: measured (the default) or zero, where the handler's service time is 0 as well.")
+  var costs: String?
   @Option(help: "Outstanding page requests of each device; their sum must fit the page-request queue.")
   var priAllocation: UInt32?
   @Option(help: ArgumentHelp("Let one device of each process misbehave: completes-early, forges-addresses, …"))
@@ -171,6 +173,7 @@ struct StormShape: ParsableArguments {
       plan.hold = nanoseconds
     }
     if let dilation, !(dilation > 0 && dilation <= 1_000_000) { throw .usage("--dilation: above 0, up to 1,000,000") }
+    if let costs { plan.zeroCosts = try Self.named(costs, "--costs", ["measured", "zero"]) == "zero" }
     if let priAllocation { plan.priAllocation = priAllocation }
     plan.misbehaviour = mutate
     if let complaint = plan.complaint { throw .usage(complaint) }

@@ -30,10 +30,11 @@ import Testing
     }
   }
 
-  @Test func `The workload hash follows from the seed and the shape, and not from the strategies`() {
+  @Test func `The workload hash follows from the seed and the shape, and not from the strategies or the costs`() {
     let plan = StormPlan()
     var other = plan
     other.strategies = ["none"]
+    other.zeroCosts = true
     #expect(plan.workloadHash == other.workloadHash)
     other.seed = 2
     #expect(plan.workloadHash != other.workloadHash)

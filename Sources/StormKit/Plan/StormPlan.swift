@@ -44,6 +44,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var pageRequestQueueCapacity: UInt32 = 512
   public var handlerWorkers: UInt32 = 16
   public var invalidationTimeout: UInt64 = 1_000_000_000
+  /// Every modelled duration is zero: only the wire, the processes and the hold take time.
+  public var zeroCosts = false
   public init() {}
 
   public var devices: Int { processes * devicesPerProcess }
