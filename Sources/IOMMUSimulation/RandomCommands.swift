@@ -26,6 +26,7 @@ public struct RandomCommands {
     var settings = Settings()
     settings.seed = seed
     settings.frameCount = 64 + UInt32(generator.next(below: 193))
+    settings.kernel = KernelColumn.allCases[Int(generator.next(below: 2))]
     settings.gatherBatch = 1 + UInt32(generator.next(below: 12))
     settings.recycleOrder = RecycleOrder.allCases[Int(generator.next(below: 3))]
     settings.handlerWorkers = 1 + UInt32(generator.next(below: 3))
@@ -134,7 +135,9 @@ public struct RandomCommands {
   }
 
   private mutating func rights() -> Rights { Rights(rawValue: chance(70) ? 3 : UInt8(generator.next(below: 4))) }
-  private mutating func pasid() -> PASID { chance(3) ? PASID(generator.next(below: 1 << 21)) : PASID(generator.next(below: 3)) }
+  private mutating func pasid() -> PASID {
+    chance(3) ? PASID(generator.next(below: 1 << 21)) : PASID(generator.next(below: 3))
+  }
 
   private mutating func command() -> Command {
     if spaces.isEmpty || chance(1) { return .createAddressSpace }
@@ -155,7 +158,9 @@ public struct RandomCommands {
           ? .addressSpace(pick(spaces), strategies[Int(generator.next(below: UInt64(strategies.count)))].strategy)
           : .domain(pick(domains)))
     case 30: return .createDomain(DomainKind(rawValue: UInt8(generator.next(below: 3)))!)
-    case 31: return chance(20) ? .destroyDomain(pick(domains)) : .enablePRI(device, allocation: UInt32(generator.next(below: 12)))
+    case 31:
+      return chance(20)
+        ? .destroyDomain(pick(domains)) : .enablePRI(device, allocation: UInt32(generator.next(below: 12)))
     case 32..<35:
       return .map(
         DomainMapping(
@@ -170,7 +175,8 @@ public struct RandomCommands {
       return .pageRequest(
         device,
         PageRequest(
-          pasid: pasid(), page: page(), rights: rights(), groupIndex: UInt16(generator.next(below: chance(98) ? 6 : 600)),
+          pasid: pasid(), page: page(), rights: rights(),
+          groupIndex: UInt16(generator.next(below: chance(98) ? 6 : 600)),
           last: chance(75)))
     case 72..<88: return dma(device)
     default: return completion(device)
@@ -207,7 +213,16 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
-    switch generator.next(below: 40) {
+    switch generator.next(below: 55) {
+    case 40..<43: return .mremap(space, range(), to: page())
+    case 43..<45: return .numaHint(space, range())
+    case 45: return .clearSoftDirty(space)
+    case 46: return .clearYoung(space, range())
+    case 47: return chance(10) ? .oomReap(space) : .ksmWriteProtect(space, range())
+    case 48: return .ksmWriteProtect(space, range())
+    case 49..<51: return .ksmReplacePage(space, range(), keeper: pick(spaces), keeperFirst: page())
+    case 51..<53: return .migratePages(space, range())
+    case 53..<55: return .uffdioMove(space, range(), to: page())
     case 0..<8: return .mmap(space, range(), rights(), pageSizeLog2: chance(95) ? 12 : chance(90) ? 21 : 13)
     case 8..<13: return .munmap(space, range())
     case 13..<17: return .mprotect(space, range(), rights())
@@ -220,7 +235,8 @@ public struct RandomCommands {
         CPUAccess(
           cpu: UInt8(generator.next(below: chance(95) ? 2 : 5)),
           kind: CPUAccess.Kind(rawValue: UInt8(generator.next(below: 3)))!,
-          address: page() << 12 &+ 8 * generator.next(below: 512), value: generator.next(),
+          // Few places and few values: KSM finds equal pages now and then.
+          address: page() << 12 &+ 8 * generator.next(below: chance(70) ? 2 : 512), value: generator.next(below: 3),
           pageCount: 1 + generator.next(below: 6)))
     case 36..<38: return .unmap(pick(domains), range())
     default: return .detach(pick(devices), pasid())

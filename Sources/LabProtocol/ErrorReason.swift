@@ -17,7 +17,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   case overlapsArea, noAreaInRange, splitsHugePage, overlapsMapping, notMapped, pasidOutOfRange, pasidTaken
   case pasidNotAttached, pasidUnsupported, ridTaken, atsDisabled, priDisabled, priEnabled, allocationTooLarge
   case groupIndexOutOfRange, domainInUse, wrongDomainKind, addressSpaceExiting, detachInProgress, cpuOutOfRange
-  case retriesLeft, outOfFrames, limitReached
+  case retriesLeft, outOfFrames, limitReached, notInThisKernel, overlapsSource
 
   /// The name on the wire.
   public var name: StaticString {
@@ -82,6 +82,8 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .retriesLeft: "RETRIES_LEFT"
     case .outOfFrames: "OUT_OF_FRAMES"
     case .limitReached: "LIMIT_REACHED"
+    case .notInThisKernel: "NOT_IN_THIS_KERNEL"
+    case .overlapsSource: "OVERLAPS_SOURCE"
     }
   }
 

@@ -21,6 +21,15 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
   case madviseDontNeed
   case fork
   case exit
+  case mremap
+  case numaHint
+  case clearSoftDirty
+  case clearYoung
+  case oomReap
+  case ksmWriteProtect
+  case ksmReplacePage
+  case migratePages
+  case uffdioMove
   case load
   case store
   case touch
@@ -95,6 +104,15 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .madviseDontNeed: .init("AddressSpaceService", "MadviseDontNeed", .unary)
     case .fork: .init("AddressSpaceService", "Fork", .unary)
     case .exit: .init("AddressSpaceService", "Exit", .unary)
+    case .mremap: .init("AddressSpaceService", "Mremap", .unary)
+    case .numaHint: .init("AddressSpaceService", "NumaHint", .unary)
+    case .clearSoftDirty: .init("AddressSpaceService", "ClearSoftDirty", .unary)
+    case .clearYoung: .init("AddressSpaceService", "ClearYoung", .unary)
+    case .oomReap: .init("AddressSpaceService", "OomReap", .unary)
+    case .ksmWriteProtect: .init("AddressSpaceService", "KsmWriteProtect", .unary)
+    case .ksmReplacePage: .init("AddressSpaceService", "KsmReplacePage", .unary)
+    case .migratePages: .init("AddressSpaceService", "MigratePages", .unary)
+    case .uffdioMove: .init("AddressSpaceService", "UffdioMove", .unary)
     case .load: .init("AddressSpaceService", "Load", .unary)
     case .store: .init("AddressSpaceService", "Store", .unary)
     case .touch: .init("AddressSpaceService", "Touch", .unary)

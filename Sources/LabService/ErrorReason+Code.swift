@@ -9,7 +9,7 @@ extension ErrorReason {
     switch self {
     case .malformedJSON, .unknownField, .missingField, .badValue, .decimalNumber, .badHex, .badSettings, .badRequestID,
       .badPageToken, .unknownStrategy, .tagOutOfRange, .ridOutOfRange, .leaseOutOfRange, .valueOutOfRange,
-      .batchTooLarge,
+      .batchTooLarge, .overlapsSource,
       .helloExpected, .helloRepeated, .emptyRange, .misaligned, .noRights, .pasidOutOfRange, .groupIndexOutOfRange,
       .cpuOutOfRange, .allocationTooLarge, .timeInThePast:
       .invalidArgument
@@ -19,7 +19,8 @@ extension ErrorReason {
     case .requestIDInUse, .overlapsArea, .overlapsMapping, .pasidTaken, .ridTaken, .priEnabled, .streamTaken:
       .alreadyExists
     case .notManual, .notRecording, .noAreaInRange, .splitsHugePage, .notMapped, .pasidNotAttached, .pasidUnsupported,
-      .atsDisabled, .priDisabled, .domainInUse, .wrongDomainKind, .addressSpaceExiting, .detachInProgress, .retriesLeft:
+      .atsDisabled, .priDisabled, .domainInUse, .wrongDomainKind, .addressSpaceExiting, .detachInProgress, .retriesLeft,
+      .notInThisKernel:
       .failedPrecondition
     case .limitReached, .outOfFrames, .tooManyWaitingCalls, .slowReader: .resourceExhausted
     case .deviceRemoved: .aborted
@@ -70,6 +71,9 @@ extension Refusal {
     case .retriesLeft:
       (.retriesLeft, "a device gives up after \(figure) page requests for a page; this one has sent fewer")
     case .outOfFrames: (.outOfFrames, "physical memory has too few free frames; give the machine a larger frame_count")
+    case .notInThisKernel:
+      (.notInThisKernel, "the machine's kernel has no such operation; create the machine with kernel KERNEL_NOW")
+    case .overlapsSource: (.overlapsSource, "the range and its destination overlap; choose another destination")
     case .limitReached: (.limitReached, "the limit of \(figure) is reached; free some, or raise the machine's limits")
     }
   }
@@ -83,7 +87,8 @@ extension Refusal {
       (.addressSpace, "addressSpace"), (.domain, "domain"), (.device, "device"), (.address, "address"),
       (.byteCount, "byteCount"), (.rights, "read"), (.rights, "write"), (.pasid, "pasid"), (.rid, "rid"),
       (.allocation, "allocation"), (.groupIndex, "groupIndex"), (.pageSize, "pageSize"), (.cpu, "cpu"),
-      (.source, "source"),
+      (.source, "source"), (.destination, "destination"), (.keeper, "keeper"),
+      (.keeperAddress, "keeperAddress"),
     ]
     return names.filter { fields.contains($0.0) }.map(\.1)
   }

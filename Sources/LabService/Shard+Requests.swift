@@ -60,6 +60,15 @@ extension Shard {
     case .madviseDontNeed: on(LabMadviseDontNeedRequest.self, caller, bytes, madviseDontNeed)
     case .fork: on(LabForkRequest.self, caller, bytes, fork)
     case .exit: on(LabExitRequest.self, caller, bytes, exit)
+    case .mremap: on(LabMremapRequest.self, caller, bytes, mremap)
+    case .numaHint: on(LabNumaHintRequest.self, caller, bytes, numaHint)
+    case .clearSoftDirty: on(LabClearSoftDirtyRequest.self, caller, bytes, clearSoftDirty)
+    case .clearYoung: on(LabClearYoungRequest.self, caller, bytes, clearYoung)
+    case .oomReap: on(LabOomReapRequest.self, caller, bytes, oomReap)
+    case .ksmWriteProtect: on(LabKsmWriteProtectRequest.self, caller, bytes, ksmWriteProtect)
+    case .ksmReplacePage: on(LabKsmReplacePageRequest.self, caller, bytes, ksmReplacePage)
+    case .migratePages: on(LabMigratePagesRequest.self, caller, bytes, migratePages)
+    case .uffdioMove: on(LabUffdioMoveRequest.self, caller, bytes, uffdioMove)
     case .load: on(LabLoadRequest.self, caller, bytes, load)
     case .store: on(LabStoreRequest.self, caller, bytes, store)
     case .touch: on(LabTouchRequest.self, caller, bytes, touch)
@@ -165,6 +174,15 @@ extension LabMprotectRequest: MutationRequest {}
 extension LabMadviseDontNeedRequest: MutationRequest {}
 extension LabForkRequest: MutationRequest {}
 extension LabExitRequest: MutationRequest {}
+extension LabMremapRequest: MutationRequest {}
+extension LabNumaHintRequest: MutationRequest {}
+extension LabClearSoftDirtyRequest: MutationRequest {}
+extension LabClearYoungRequest: MutationRequest {}
+extension LabOomReapRequest: MutationRequest {}
+extension LabKsmWriteProtectRequest: MutationRequest {}
+extension LabKsmReplacePageRequest: MutationRequest {}
+extension LabMigratePagesRequest: MutationRequest {}
+extension LabUffdioMoveRequest: MutationRequest {}
 extension LabLoadRequest: MutationRequest {}
 extension LabStoreRequest: MutationRequest {}
 extension LabTouchRequest: MutationRequest {}

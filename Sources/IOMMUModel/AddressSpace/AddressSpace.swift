@@ -11,6 +11,8 @@ struct AddressSpace {
   var references = References()
   /// Set when an exit was accepted: no further operation starts.
   var exiting = false
+  /// The OOM reaper has been here: what a fault would bring back would be empty (`MMF_UNSTABLE`), so it is refused.
+  var reaped = false
   /// Set while the fork that makes it still copies entries: nobody has been told of it.
   var beingForked = false
   /// Running operations, for the oracle: what they dropped is legal until they return.
@@ -18,11 +20,13 @@ struct AddressSpace {
   var emptyTable = EmptyTableCounter()
 }
 
-/// The counter of the historic empty-table notifier, in its last form: its lock is held across the flush of S and of
-/// the last E (Linux d73a6d722a67). One for all bindings of an address space that use it: S visits them all (our
-/// choice).
+/// The windows between S and E that are open in an address space: one count for all bindings of a variant (our choice:
+/// S visits them all).
 struct EmptyTableCounter {
+  /// Of the variant whose lock is held across the flush of S and of the last E (Linux d73a6d722a67).
   var count = 0
+  /// Of the variant without that lock, counted down before the table is restored.
+  var racyCount = 0
   var holder = OperationID.none
   var waiting: [OperationID] = []
 }

@@ -26,6 +26,10 @@ struct MmapLock {
       precondition(readers > 0, "the lock is held")
       readers -= 1
     }
+    return admit()
+  }
+
+  private mutating func admit() -> [OperationID] {
     var woken: [OperationID] = []
     while let (next, mode) = waiting.first, isFree(for: mode) {
       waiting.removeFirst()
@@ -35,6 +39,21 @@ struct MmapLock {
     return woken
   }
 
+  /// The writer goes on as a reader, and readers that are first in the queue come beside it.
+  mutating func downgrade(_ operation: OperationID) -> [OperationID] {
+    precondition(writer == operation, "the writer downgrades")
+    writer = .none
+    readers = 1
+    return admit()
+  }
+
+  /// Takes the lock for read if nobody has to be waited for.
+  mutating func tryAcquireRead() -> Bool {
+    guard waiting.isEmpty, isFree(for: .read) else { return false }
+    readers += 1
+    return true
+  }
+
   private func isFree(for mode: Mode) -> Bool { writer == .none && (mode == .read || readers == 0) }
 
   private mutating func grant(_ operation: OperationID, _ mode: Mode) {
@@ -42,35 +61,35 @@ struct MmapLock {
   }
 }
 
-/// Page-table locks that are held beyond a turn, each with its queue. A turn that takes and drops a lock only asks
-/// whether somebody holds it.
-struct TableLocks {
+/// Locks of page tables, or of pages, that are held beyond a turn, each with its queue. A turn that takes and drops a
+/// lock only asks whether somebody holds it.
+struct FrameLocks {
   struct Lock {
-    var table: FrameNumber
+    var frame: FrameNumber
     var holder: OperationID
     var waiting: [OperationID]
   }
   private(set) var held: [Lock] = []
 
   @inline(__always)
-  func isHeld(_ table: FrameNumber, byOtherThan operation: OperationID) -> Bool {
+  func isHeld(_ frame: FrameNumber, byOtherThan operation: OperationID) -> Bool {
     if held.isEmpty { return false }
-    return held.contains { $0.table == table && $0.holder != operation }
+    return held.contains { $0.frame == frame && $0.holder != operation }
   }
 
-  mutating func wait(_ operation: OperationID, for table: FrameNumber) {
-    let index = held.firstIndex { $0.table == table }!
+  mutating func wait(_ operation: OperationID, for frame: FrameNumber) {
+    let index = held.firstIndex { $0.frame == frame }!
     held[index].waiting.append(operation)
   }
 
-  mutating func acquire(_ table: FrameNumber, _ operation: OperationID) {
-    precondition(!held.contains { $0.table == table }, "a page-table lock has one holder")
-    held.append(Lock(table: table, holder: operation, waiting: []))
+  mutating func acquire(_ frame: FrameNumber, _ operation: OperationID) {
+    precondition(!held.contains { $0.frame == frame }, "a lock has one holder")
+    held.append(Lock(frame: frame, holder: operation, waiting: []))
   }
 
   /// Frees the lock and answers who waited; they ask again, in their order.
-  mutating func release(_ table: FrameNumber) -> [OperationID] {
-    let index = held.firstIndex { $0.table == table }!
+  mutating func release(_ frame: FrameNumber) -> [OperationID] {
+    let index = held.firstIndex { $0.frame == frame }!
     return held.remove(at: index).waiting
   }
 }

@@ -46,6 +46,11 @@ public struct PageRange: Equatable, Sendable {
   @inlinable public var end: PageNumber { first + count }
   @inlinable public func contains(_ page: PageNumber) -> Bool { page >= first && page < end }
   @inlinable public func overlaps(_ other: PageRange) -> Bool { first < other.end && other.first < end }
+  /// What both have; they overlap.
+  func intersection(_ other: PageRange) -> PageRange {
+    let start = max(first, other.first)
+    return PageRange(first: start, count: min(end, other.end) - start)
+  }
   @inlinable public func contains(_ other: PageRange) -> Bool { other.first >= first && other.end <= end }
 
   /// log2 of the byte count of the smallest naturally aligned power-of-two block that covers the range: the only

@@ -25,15 +25,15 @@ extension Machine {
     _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
   ) -> StepOutcome {
     switch site {
-    case .start?:
-      guard let whole = turnEmptyTable(on: true, &operation) else { return .blocked }
-      report(.start, operation, operation.window, &effects)
-      operation.flushes = whole.isEmpty ? sharers(operation, .start) : whole + sharers(operation, .start)
-      operation.flushRange = whole.isEmpty ? operation.window : .all
-    case .end?:
-      guard let whole = turnEmptyTable(on: false, &operation) else { return .blocked }
-      report(.end, operation, operation.window, &effects)
-      operation.flushes = whole.isEmpty ? sharers(operation, .end) : whole + sharers(operation, .end)
+    case .start?, .end?:
+      let whole: [BindingID]
+      switch turnEmptyTable(on: site == .start, &operation) {
+      case .locked: return .blocked
+      case .countedDown: return .again(after: cost(settings.costs.end))
+      case .turned(let bindings): whole = bindings
+      }
+      report(site == .start ? .start : .end, operation, operation.window, &effects)
+      operation.flushes = whole.isEmpty ? sharers(operation, site!) : whole + sharers(operation, site!)
       operation.flushRange = whole.isEmpty ? operation.window : .all
     case nil:
       report(.release, operation, .all, &effects)
@@ -41,16 +41,24 @@ extension Machine {
       for binding in released { bindings[binding].table = .cut }
       operation.flushes = released
       operation.flushRange = .all
-    default:
+    case .flushSite?:
       if let detached = operation.detached {
         operation.flushes = bindings.contains(detached.binding) ? [detached.binding] : []
         operation.flushRange = .all
       } else {
         guard let range = operation.gatherRange else { return .through }
         operation.flushes = sharers(operation, .flushSite)
-        operation.flushRange = range
+        operation.flushRange = operation.flushesWhole ? .all : range
       }
       report(.flushSite, operation, operation.flushRange, &effects)
+    case let hook?:
+      guard let range = operation.gatherRange else { return .through }
+      operation.flushes = sharers(operation, hook)
+      operation.flushRange = range
+      guard !operation.flushes.isEmpty else { return .through }
+      report(
+        hook == .invalidatePage ? .invalidatePage : hook == .changePTE ? .changePTE : .young, operation, range, &effects
+      )
     }
     guard !operation.flushes.isEmpty else {
       return site == .start || site == .end ? finishSite(site, &operation) : .through
@@ -95,7 +103,11 @@ extension Machine {
   private func sharers(_ operation: Operation, _ site: Strategy.Sites) -> [BindingID] {
     switch operation.target! {
     case .addressSpace(let space):
-      spaces[space].bindings.filter { bindings[$0].strategy.sites.contains(site) && !bindings[$0].strategy.emptyTable }
+      // Between S and E the empty table's users are flushed whole, by `turnEmptyTable` alone.
+      spaces[space].bindings.filter {
+        bindings[$0].strategy.sites.contains(site)
+          && (bindings[$0].strategy.emptyTable == .none || site != .start && site != .end)
+      }
     case .domain(let domain): domains[domain].bindings
     }
   }
@@ -110,24 +122,56 @@ extension Machine {
 
   // MARK: The empty table
 
-  /// Counts an S up or an E down. The first S points the PASIDs to the empty table, the last E back to the real one.
-  /// - Returns: the bindings to flush whole; nil: the counter's lock is held, and the operation waits for it.
-  private mutating func turnEmptyTable(on: Bool, _ operation: inout Operation) -> [BindingID]? {
-    guard case .addressSpace(let space)? = operation.target else { return [] }
-    let users = spaces[space].bindings.filter { bindings[$0].strategy.emptyTable }
+  private enum EmptyTableTurn {
+    /// The counter's lock is held; the operation waits for it.
+    case locked
+    /// The last E has counted down, and restores the table in a turn of its own: the race of `.racy`.
+    case countedDown
+    /// These bindings point elsewhere now, and are flushed whole.
+    case turned([BindingID])
+  }
+
+  /// Counts an S up or an E down, and points the PASIDs to the empty table or back to the real one.
+  private mutating func turnEmptyTable(on: Bool, _ operation: inout Operation) -> EmptyTableTurn {
+    guard case .addressSpace(let space)? = operation.target else { return .turned([]) }
     // Every window counts, also one that begins without a user: who attaches inside it finds the empty table. An
     // operation that counted itself in counts itself out.
-    guard on || operation.countedInEmptyTable else { return [] }
+    guard on || operation.countedInEmptyTable else { return .turned([]) }
+    let users = spaces[space].bindings.filter { bindings[$0].strategy.emptyTable != .none }
+    if !on && !operation.countedDown {
+      operation.countedDown = true
+      spaces[space].emptyTable.racyCount -= 1
+      operation.restoresRacy = spaces[space].emptyTable.racyCount == 0
+      if operation.restoresRacy && users.contains(where: { bindings[$0].strategy.emptyTable == .racy }) {
+        return .countedDown
+      }
+    }
     guard spaces[space].emptyTable.holder == .none else {
       spaces[space].emptyTable.waiting.append(operation.id)
-      return nil
+      return .locked
     }
     operation.countedInEmptyTable = on
+    if on {
+      operation.countedDown = false
+      spaces[space].emptyTable.racyCount += 1
+    }
     spaces[space].emptyTable.count += on ? 1 : -1
-    guard spaces[space].emptyTable.count == (on ? 1 : 0) else { return [] }
-    for binding in users where bindings[binding].table != .cut { bindings[binding].table = on ? .empty : .real }
-    if !users.isEmpty { spaces[space].emptyTable.holder = operation.id }
-    return users
+    let isOutermost = spaces[space].emptyTable.count == (on ? 1 : 0)
+    let turnsRacy = on ? spaces[space].emptyTable.racyCount == 1 : operation.restoresRacy
+    var turned: [BindingID] = []
+    for binding in users where bindings[binding].table != .cut {
+      switch bindings[binding].strategy.emptyTable {
+      case .none: continue
+      case .uncounted: break
+      case .racy: guard turnsRacy else { continue }
+      case .counted:
+        guard isOutermost else { continue }
+        spaces[space].emptyTable.holder = operation.id
+      }
+      bindings[binding].table = on ? .empty : .real
+      turned.append(binding)
+    }
+    return .turned(turned)
   }
 
   private mutating func releaseEmptyTableLock(_ operation: Operation) {

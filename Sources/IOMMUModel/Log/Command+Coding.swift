@@ -70,8 +70,7 @@ extension Command {
       encoder.put(device.rawValue)
       encoder.put(pasid)
       encoder.put(space.rawValue)
-      encoder.put(strategy.sites.rawValue)
-      encoder.put((strategy.emptyTable ? 1 : 0) | (strategy.flushesATC ? 2 : 0) | (strategy.release ? 4 : 0))
+      strategy.encode(to: &encoder)
     case .attach(let device, let pasid, .domain(let domain)):
       encoder.put(14)
       encoder.put(device.rawValue)
@@ -147,13 +146,7 @@ extension Command {
       let device = try decoder.device()
       let pasid = try decoder.number(PASID.self)
       let space = try decoder.space()
-      let sites = Strategy.Sites(rawValue: try decoder.number(UInt8.self))
-      let flags = try decoder.number()
-      self = .attach(
-        device, pasid,
-        .addressSpace(
-          space,
-          Strategy(sites: sites, emptyTable: flags & 1 != 0, flushesATC: flags & 2 != 0, release: flags & 4 != 0)))
+      self = .attach(device, pasid, .addressSpace(space, try Strategy(from: &decoder)))
     case 14:
       let device = try decoder.device()
       let pasid = try decoder.number(PASID.self)
@@ -163,6 +156,22 @@ extension Command {
       self = .enablePRI(device, allocation: try decoder.number(UInt32.self))
     default: throw .malformed(offset: decoder.offset)
     }
+  }
+}
+
+extension Strategy {
+  func encode(to encoder: inout ByteEncoder) {
+    encoder.put(sites.rawValue)
+    // Bit 0 said "counted" when there was no other empty table.
+    let window: UInt8 = emptyTable == .none ? 0 : emptyTable == .counted ? 1 : emptyTable == .racy ? 9 : 17
+    encoder.put(window | (flushesATC ? 2 : 0) | (release ? 4 : 0))
+  }
+
+  init(from decoder: inout ByteDecoder) throws(LogError) {
+    let sites = Sites(rawValue: try decoder.number(UInt8.self))
+    let flags = try decoder.number()
+    let window: EmptyTable = flags & 1 == 0 ? .none : flags & 8 != 0 ? .racy : flags & 16 != 0 ? .uncounted : .counted
+    self.init(sites: sites, emptyTable: window, flushesATC: flags & 2 != 0, release: flags & 4 != 0)
   }
 }
 
@@ -210,6 +219,44 @@ extension OperationRequest {
       encoder.put(9)
       encoder.put(device.rawValue)
       encoder.put(pasid)
+    case .mremap(let space, let range, let destination):
+      encoder.put(10)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+      encoder.put(destination)
+    case .numaHint(let space, let range):
+      encoder.put(11)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+    case .clearSoftDirty(let space):
+      encoder.put(12)
+      encoder.put(space.rawValue)
+    case .clearYoung(let space, let range):
+      encoder.put(13)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+    case .oomReap(let space):
+      encoder.put(14)
+      encoder.put(space.rawValue)
+    case .ksmWriteProtect(let space, let range):
+      encoder.put(15)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+    case .ksmReplacePage(let space, let range, let keeper, let keeperFirst):
+      encoder.put(16)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+      encoder.put(keeper.rawValue)
+      encoder.put(keeperFirst)
+    case .migratePages(let space, let range):
+      encoder.put(17)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+    case .uffdioMove(let space, let range, let destination):
+      encoder.put(18)
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+      encoder.put(destination)
     }
   }
 
@@ -246,6 +293,33 @@ extension OperationRequest {
     case 9:
       let device = try decoder.device()
       self = .detach(device, try decoder.number(PASID.self))
+    case 10:
+      let space = try decoder.space()
+      let range = try PageRange(from: &decoder)
+      self = .mremap(space, range, to: try decoder.number())
+    case 11:
+      let space = try decoder.space()
+      self = .numaHint(space, try PageRange(from: &decoder))
+    case 12: self = .clearSoftDirty(try decoder.space())
+    case 13:
+      let space = try decoder.space()
+      self = .clearYoung(space, try PageRange(from: &decoder))
+    case 14: self = .oomReap(try decoder.space())
+    case 15:
+      let space = try decoder.space()
+      self = .ksmWriteProtect(space, try PageRange(from: &decoder))
+    case 16:
+      let space = try decoder.space()
+      let range = try PageRange(from: &decoder)
+      let keeper = try decoder.space()
+      self = .ksmReplacePage(space, range, keeper: keeper, keeperFirst: try decoder.number())
+    case 17:
+      let space = try decoder.space()
+      self = .migratePages(space, try PageRange(from: &decoder))
+    case 18:
+      let space = try decoder.space()
+      let range = try PageRange(from: &decoder)
+      self = .uffdioMove(space, range, to: try decoder.number())
     default: throw .malformed(offset: decoder.offset)
     }
   }

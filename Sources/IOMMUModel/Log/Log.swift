@@ -3,7 +3,7 @@
 /// A machine's log: what happened to it, enough to make it happen again, byte for byte.
 ///
 ///     "IOMMULAB"  8 bytes
-///     version     1
+///     version     2; 1 had no kernel in the settings
 ///     build       length, UTF-8
 ///     settings    `Settings.encode`
 ///     entries     until the end:
@@ -14,7 +14,7 @@
 /// are not there. A tail that ends inside an entry is torn: all before it holds.
 public enum Log {
   public static let magic = Array("IOMMULAB".utf8)
-  public static let version: UInt64 = 1
+  public static let version: UInt64 = 2
 
   public enum Turn: Equatable, Sendable {
     case command(Command, Reply)
@@ -78,9 +78,9 @@ public struct LogReader: Sendable {
     decoder = ByteDecoder(bytes)
     guard bytes.count >= Log.magic.count, try decoder.raw(Log.magic.count) == Log.magic else { throw .notALog }
     let version = try decoder.number()
-    guard version == Log.version else { throw .unknownVersion(version) }
+    guard (1...Log.version).contains(version) else { throw .unknownVersion(version) }
     build = try decoder.text()
-    settings = try Settings(from: &decoder)
+    settings = try Settings(from: &decoder, version: version)
     guard settings.isUsable else { throw .malformed(offset: decoder.offset) }
   }
 

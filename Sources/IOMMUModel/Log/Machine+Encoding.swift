@@ -74,8 +74,8 @@ extension Machine {
     encoder.put(memory.freeList.count)
     for frame in memory.freeList { encoder.put(frame) }
     for frame in memory.freeBlockList { encoder.put(frame) }
-    for lock in tableLocks.held {
-      encoder.put(lock.table)
+    for lock in tableLocks.held + pageLocks.held {
+      encoder.put(lock.frame)
       encoder.put(lock.holder.rawValue)
       for waiter in lock.waiting { encoder.put(waiter.rawValue) }
     }
@@ -87,7 +87,7 @@ extension Machine {
       let space = spaces[id]
       encoder.put(id.rawValue)
       encoder.put(space.root)
-      encoder.put((space.exiting ? 1 : 0) | (space.beingForked ? 2 : 0))
+      encoder.put((space.exiting ? 1 : 0) | (space.beingForked ? 2 : 0) | (space.reaped ? 4 : 0))
       for binding in space.bindings { encoder.put(binding.rawValue) }
       for area in space.areas.list {
         area.range.encode(to: &encoder)
@@ -98,6 +98,7 @@ extension Machine {
       }
       encode(space.lock, &encoder)
       encoder.put(space.emptyTable.count)
+      encoder.put(space.emptyTable.racyCount)
       encoder.put(space.emptyTable.holder.rawValue)
       for waiter in space.emptyTable.waiting { encoder.put(waiter.rawValue) }
       encode(space.references, &encoder)
@@ -119,9 +120,7 @@ extension Machine {
       encoder.put(binding.device.rawValue)
       encoder.put(binding.pasid)
       encoder.put(Self.tag(binding.target))
-      encoder.put(binding.strategy.sites.rawValue)
-      encoder.put(
-        (binding.strategy.emptyTable ? 1 : 0) | (binding.strategy.flushesATC ? 2 : 0) | (binding.strategy.release ? 4 : 0))
+      binding.strategy.encode(to: &encoder)
       encoder.put(binding.root)
       encoder.put(binding.rootGeneration)
       encoder.put(binding.table.rawValue)
@@ -258,6 +257,8 @@ extension Machine {
       encoder.put(operation.cursor)
       encoder.put(operation.rights.rawValue)
       encoder.put(operation.level)
+      encoder.put(operation.destination)
+      encoder.put(operation.keeper?.rawValue ?? 0)
       if let access = operation.cpuAccess, let space = operation.space {
         OperationRequest.cpuAccess(space, access).encode(to: &encoder)
       }
@@ -269,7 +270,9 @@ extension Machine {
       encoder.put(operation.status.rawValue)
       encoder.put(operation.value)
       encoder.put(operation.turn)
-      encoder.put((operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0))
+      encoder.put(
+        (operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0) | (operation.countedDown ? 4 : 0)
+          | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0))
       for frame in operation.gathered + operation.tables { encoder.put(frame) }
       encoder.put(operation.gatherFirst)
       encoder.put(operation.gatherEnd)
@@ -280,6 +283,8 @@ extension Machine {
         encoder.put(dropped.generation)
       }
       encoder.put(operation.lockedTable)
+      encoder.put(operation.lockedDestination)
+      encoder.put(operation.lockedPage)
       encoder.put(operation.flushPhase)
       encoder.put(operation.owed)
       for binding in operation.flushes { encoder.put(binding.rawValue) }
@@ -292,7 +297,9 @@ extension Machine {
       encoder.put(operation.fault.oldFrame)
       encoder.put(operation.fault.oldEntry)
       encoder.put(operation.fault.newFrame)
-      encoder.put(operation.fault.lost)
+      encoder.put(
+        (operation.fault.lost ? 1 : 0) | (operation.fault.ownsOldFrame ? 2 : 0) | (operation.fault.ownsNewFrame ? 4 : 0)
+      )
       if let group = operation.group { encode(group, &encoder) }
       encoder.put(operation.child?.rawValue ?? 0)
     }

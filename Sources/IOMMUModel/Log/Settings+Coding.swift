@@ -21,9 +21,12 @@ extension Settings {
       limits.dmaInFlightPerDevice,
     ] { encoder.put(limit) }
     encoder.put(chunkFramesLog2)
+    encoder.put(kernel.rawValue)
+    encoder.put(orders.count)
+    for order in orders { order.encode(to: &encoder) }
   }
 
-  init(from decoder: inout ByteDecoder) throws(LogError) {
+  init(from decoder: inout ByteDecoder, version: UInt64 = Log.version) throws(LogError) {
     self.init()
     seed = try decoder.number()
     frameCount = try decoder.number(UInt32.self)
@@ -50,6 +53,41 @@ extension Settings {
     limits.operations = try decoder.number(UInt32.self)
     limits.dmaInFlightPerDevice = try decoder.number(UInt32.self)
     chunkFramesLog2 = try decoder.number(UInt8.self)
+    if version >= 2 {
+      kernel = try decoder.value(KernelColumn.self)
+      let count = try decoder.number()
+      guard count <= UInt64(OperationKind.allCases.count) else { throw .malformed(offset: decoder.offset) }
+      for _ in 0..<count { orders.append(try UserOrder(from: &decoder)) }
+    }
+  }
+}
+
+extension UserOrder {
+  func encode(to encoder: inout ByteEncoder) {
+    encoder.put(kind.rawValue)
+    encoder.put(column.rawValue)
+    for words in [letters, batch] {
+      encoder.put(words.count)
+      for word in words { encoder.put(word) }
+    }
+  }
+
+  init(from decoder: inout ByteDecoder) throws(LogError) {
+    let kind = try decoder.value(OperationKind.self)
+    let column = try decoder.value(KernelColumn.self)
+    var lists: [[String]] = []
+    for _ in 0..<2 {
+      let count = try decoder.number()
+      guard count <= UInt64(UserOrder.letterLimit) else { throw .malformed(offset: decoder.offset) }
+      var words: [String] = []
+      for _ in 0..<count { words.append(try decoder.text()) }
+      lists.append(words)
+    }
+    do throws(Mistake) {
+      try self.init(kind, column, letters: lists[0], batch: lists[1])
+    } catch {
+      throw .malformed(offset: decoder.offset)
+    }
   }
 }
 

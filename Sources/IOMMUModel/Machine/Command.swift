@@ -47,6 +47,24 @@ public enum OperationRequest: Equatable, Sendable {
   case exit(AddressSpaceID)
   /// One 8-byte load or store of a CPU, through its TLB, with a fault when needed.
   case cpuAccess(AddressSpaceID, CPUAccess)
+  /// mremap(MREMAP_MAYMOVE) to a given place: pages keep their frames under new addresses.
+  case mremap(AddressSpaceID, PageRange, to: PageNumber)
+  /// Automatic NUMA balancing's scan (change_prot_numa): entries lose their rights until the next fault.
+  case numaHint(AddressSpaceID, PageRange)
+  /// Writing 4 to /proc/PID/clear_refs: every entry loses the write right until the next write.
+  case clearSoftDirty(AddressSpaceID)
+  /// Clears Accessed bits (page_referenced, idle tracking); answers how many were set.
+  case clearYoung(AddressSpaceID, PageRange)
+  /// The OOM reaper: anonymous pages go at once; faults are refused from then on.
+  case oomReap(AddressSpaceID)
+  /// KSM's write_protect_page.
+  case ksmWriteProtect(AddressSpaceID, PageRange)
+  /// KSM's replace_page: write-protected pages with equal contents become one frame, that of the `keeper`.
+  case ksmReplacePage(AddressSpaceID, PageRange, keeper: AddressSpaceID, keeperFirst: PageNumber)
+  /// Migration or compaction: pages that nobody else uses move to fresh frames.
+  case migratePages(AddressSpaceID, PageRange)
+  /// ioctl(UFFDIO_MOVE): pages that nobody else uses move to absent ones of the same address space.
+  case uffdioMove(AddressSpaceID, PageRange, to: PageNumber)
   /// Removes mappings of a `PAGING` domain, strictly: entries, invalidation with completion, then the frames.
   case unmap(DomainID, PageRange)
   /// Detaches the function or a PASID: cut, flush every cache with completion, drain page requests.

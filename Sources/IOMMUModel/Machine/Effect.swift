@@ -122,7 +122,7 @@ public enum IgnoredMessage: UInt8, Sendable {
 public struct OperationStep: Equatable, Sendable {
   public enum Letter: UInt8, Sendable {
     case start, hold, entries, cpuFlush, flushSite, flushed, framesFreed, tablesUnlinked, tablesFreed, end
-    case changePTE, release, drain, lockWait
+    case changePTE, release, drain, lockWait, invalidatePage, young
   }
   public var operation: OperationID
   public var kind: OperationKind
@@ -141,11 +141,13 @@ public struct OperationOutcome: Equatable, Sendable {
     case areasChanged
     /// The address space, domain or device went away first.
     case objectGone
+    /// EAGAIN or EBUSY: a lock was held, or a page was in use, absent or not what it had been.
+    case busy
   }
   public var operation: OperationID
   public var kind: OperationKind
   public var status: Status
-  /// A load's value, or the child's id of a fork.
+  /// A load's value, the child's id of a fork, or how many pages were moved, merged, protected or young.
   public var value: UInt64
   /// Machine time from acceptance to return.
   public var nanoseconds: Nanoseconds
@@ -155,4 +157,13 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   case mmap, munmap, mprotect, dontNeed, fork, exit, cpuAccess, unmap, detach
   /// The fault handler's service of one page-request group.
   case pageRequestGroup
+  case mremap, numaHint, clearSoftDirty, clearYoung, oomReap, ksmWriteProtect, ksmReplacePage, migratePages, uffdioMove
+
+  /// Whether an outcome's value is a number of pages.
+  public var countsPages: Bool {
+    switch self {
+    case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove: true
+    default: false
+    }
+  }
 }

@@ -175,7 +175,7 @@ extension Machine {
           id: $0, device: id, pasid: pasid, target: .addressSpace(space), strategy: strategy, root: root,
           rootGeneration: generation)
       }
-      if strategy.emptyTable && spaces[space].emptyTable.count > 0 { bindings[binding].table = .empty }
+      if strategy.emptyTable != .none && spaces[space].emptyTable.count > 0 { bindings[binding].table = .empty }
       spaces[space].bindings.append(binding)
       devices[id].bindings.append(binding)
     case .domain(let domain):

@@ -27,8 +27,8 @@ extension Machine {
     }
     for case let operation? in operations {
       for frame in operation.gathered + operation.tables { held[Int(frame)] += 1 }
-      // A COW break owns its copy until `setNew`.
-      if operation.fault.newFrame != 0 && ownsCopy(operation) { held[Int(operation.fault.newFrame)] += 1 }
+      if operation.fault.ownsNewFrame { held[Int(operation.fault.newFrame)] += 1 }
+      if operation.fault.ownsOldFrame { held[Int(operation.fault.oldFrame)] += 1 }
     }
     for number in 1..<memory.createdFrameCount {
       let frame = memory[FrameNumber(number)]
@@ -44,13 +44,9 @@ extension Machine {
     }
     let free = memory.freeList
     check(Set(free).count == free.count, "a frame is free once")
-    for frame in free { check(memory[frame].use == .free, "frame \(frame) is in the free list and \(memory[frame].use)") }
-  }
-
-  private func ownsCopy(_ operation: Operation) -> Bool {
-    let list = programs.lists[Int(operation.kind.rawValue)]
-    guard let start = list.firstIndex(of: .start), let set = list.firstIndex(of: .setNew) else { return false }
-    return operation.step >= start && operation.step <= set && !operation.fault.lost
+    for frame in free {
+      check(memory[frame].use == .free, "frame \(frame) is in the free list and \(memory[frame].use)")
+    }
   }
 
   private func countHeld(
@@ -76,8 +72,9 @@ extension Machine {
         check(
           reference?.held == true && reference?.frame == frame && reference?.generation == memory.generation(frame),
           "page \(page) maps frame \(frame), and the oracle's account says \(String(describing: reference))")
-        let rights: Rights = !entry.isPresent ? [] : entry.isWritable ? .readWrite : .read
-        check(reference!.rights == rights, "page \(page) has rights \(rights), the account \(reference!.rights)")
+        check(
+          reference!.rights == entry.rights, "page \(page) has rights \(entry.rights), the account \(reference!.rights)"
+        )
       }
     }
   }

@@ -15,7 +15,7 @@ public struct Machine {
   /// Turns performed.
   public internal(set) var turn: UInt64 = 0
 
-  let programs = Programs()
+  let lists: StepLists
   let walker = PageWalker(format: .x86Level4)
   var memory: PhysicalMemory
   var spaces = Slab<AddressSpaceID, AddressSpace>()
@@ -26,7 +26,9 @@ public struct Machine {
   var freeOperationSlots: [Int] = []
   var operationCount = 0
   var lastOperationNumber: UInt64 = 0
-  var tableLocks = TableLocks()
+  var tableLocks = FrameLocks()
+  /// Pages under migration.
+  var pageLocks = FrameLocks()
   var cpuTLB: CPUTLB
   var caches: IOMMUCaches
   var queue: PageRequestQueue
@@ -42,6 +44,7 @@ public struct Machine {
   /// - Parameter settings: fixed for the machine's life. Cache sizes must be powers of two; the shell has checked them.
   public init(settings: Settings) {
     self.settings = settings
+    lists = StepLists(settings.kernel, orders: settings.orders)
     memory = PhysicalMemory(
       frameCount: settings.frameCount, recycleOrder: settings.recycleOrder, seed: settings.seed,
       chunkFramesLog2: settings.chunkFramesLog2)

@@ -14,6 +14,10 @@ public struct PendingTurn: Comparable, Sendable {
   public let sequence: UInt64
   let kind: Kind
 
+  /// The memory operation whose step it is; nil: a landing, a time-out or an interrupt.
+  public var operation: OperationID? { if case .step(let id) = kind { id } else { nil } }
+  public var isTimeout: Bool { if case .timeout = kind { true } else { false } }
+
   public static func < (a: PendingTurn, b: PendingTurn) -> Bool { (a.due, a.sequence) < (b.due, b.sequence) }
   public static func == (a: PendingTurn, b: PendingTurn) -> Bool { a.sequence == b.sequence }
 }

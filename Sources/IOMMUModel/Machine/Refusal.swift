@@ -13,6 +13,9 @@ public struct Refusal: Error, Equatable, Sendable {
     case domainInUse, wrongDomainKind, addressSpaceExiting, detachInProgress
     case cpuOutOfRange, retriesLeft
     case outOfFrames, limitReached
+    /// The machine's kernel has no such operation.
+    case notInThisKernel
+    case overlapsSource
   }
   /// Every field of the command that the refusal is about.
   public struct Fields: OptionSet, Sendable {
@@ -31,6 +34,9 @@ public struct Refusal: Error, Equatable, Sendable {
     public static let pageSize = Fields(rawValue: 1 << 10)
     public static let cpu = Fields(rawValue: 1 << 11)
     public static let source = Fields(rawValue: 1 << 12)
+    public static let destination = Fields(rawValue: 1 << 13)
+    public static let keeper = Fields(rawValue: 1 << 14)
+    public static let keeperAddress = Fields(rawValue: 1 << 15)
   }
   public var reason: Reason
   public var fields: Fields

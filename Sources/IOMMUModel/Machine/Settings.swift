@@ -7,6 +7,10 @@ public struct Settings: Equatable, Sendable {
   public var frameCount: UInt32 = 1 << 16
   public var recycleOrder: RecycleOrder = .lastInFirstOut
   public var cpuCount: UInt8 = 2
+  /// Which Linux the step lists follow.
+  public var kernel: KernelColumn = .linux2014
+  /// Orders of letters in the place of the kernel's own; at most one counts for an operation, the last.
+  public var orders: [UserOrder] = []
   /// Pages that a zap collects before C, I and F run inside S..E. Linux: 8 on the stack (`MMU_GATHER_BUNDLE`), about
   /// 510 more for each page it can get, up to about 10,000.
   public var gatherBatch: UInt32 = 8

@@ -195,6 +195,11 @@ public struct PhysicalMemory {
     }
   }
 
+  /// Whether two frames have the same contents.
+  func equal(_ a: FrameNumber, _ b: FrameNumber) -> Bool {
+    (0..<Page.wordCount).allSatisfy { load(a, $0) == load(b, $0) }
+  }
+
   // MARK: The independent check
 
   /// Checksum of what is really there, against what accounted writes explain.

@@ -55,6 +55,27 @@ extension Machine {
       id = insert(.cpuAccess, .addressSpace(space), range) { $0.cpuAccess = access }
     case .unmap(let domain, let range):
       id = insert(.unmap, .domain(domain), range)
+    case .mremap(let space, let range, let destination):
+      id = insert(.mremap, .addressSpace(space), range) { $0.destination = destination }
+    case .numaHint(let space, let range):
+      id = insert(.numaHint, .addressSpace(space), range)
+    case .clearSoftDirty(let space):
+      id = insert(.clearSoftDirty, .addressSpace(space), .all)
+    case .clearYoung(let space, let range):
+      id = insert(.clearYoung, .addressSpace(space), range)
+    case .oomReap(let space):
+      id = insert(.oomReap, .addressSpace(space), .all)
+    case .ksmWriteProtect(let space, let range):
+      id = insert(.ksmWriteProtect, .addressSpace(space), range)
+    case .ksmReplacePage(let space, let range, let keeper, let first):
+      id = insert(.ksmReplacePage, .addressSpace(space), range) {
+        $0.destination = first
+        $0.keeper = keeper
+      }
+    case .migratePages(let space, let range):
+      id = insert(.migratePages, .addressSpace(space), range)
+    case .uffdioMove(let space, let range, let destination):
+      id = insert(.uffdioMove, .addressSpace(space), range) { $0.destination = destination }
     case .detach(let device, let pasid):
       let binding = devices[device].bindings.first { bindings[$0].pasid == pasid }!
       id = insert(.detach, bindings[binding].target, .all) { $0.detached = (device, pasid, binding) }
@@ -93,6 +114,37 @@ extension Machine {
       try require(range)
       guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
       try requireWholeBlocks(space, range)
+    case .mremap(let space, let range, let destination):
+      try requireMove(space, range, destination, .mremap)
+      guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
+      try requireWholeBlocks(space, range)
+      for area in spaces[space].areas.overlapping(range) {
+        let block = UInt64(1) << (9 * UInt64(area.level))
+        guard destination % block == range.first % block else {
+          throw Refusal(.misaligned, .destination, figure: block << 12)
+        }
+      }
+      guard !spaces[space].areas.overlaps(PageRange(first: destination, count: range.count)) else {
+        throw Refusal(.overlapsArea, [.destination, .byteCount])
+      }
+      try requireRoom(space, spaces[space].areas.overlapping(range).count + 1)
+    case .uffdioMove(let space, let range, let destination):
+      try requireMove(space, range, destination, .uffdioMove)
+    case .numaHint(let space, let range), .clearYoung(let space, let range), .ksmWriteProtect(let space, let range),
+      .migratePages(let space, let range):
+      try require(space)
+      try require(range)
+    case .ksmReplacePage(let space, let range, let keeper, let keeperFirst):
+      try require(space)
+      try require(range)
+      guard spaces.contains(keeper), !spaces[keeper].beingForked else { throw Refusal(.unknownAddressSpace, .keeper) }
+      guard keeperFirst < PageRange.all.end, range.count <= PageRange.all.end - keeperFirst else {
+        throw Refusal(.rangeOutsideAddressSpace, [.keeperAddress, .byteCount], figure: PageRange.all.end << 12)
+      }
+    case .clearSoftDirty(let space): try require(space)
+    case .oomReap(let space):
+      try require(space)
+      try require(.oomReap)
     case .fork(let space):
       try require(space)
       guard spaces.count < Int(settings.limits.addressSpaces) else {
@@ -131,6 +183,28 @@ extension Machine {
   private func requireRoom(_ space: AddressSpaceID, _ growth: Int) throws(Refusal) {
     guard hasRoom(space, growth) else {
       throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.areasPerAddressSpace))
+    }
+  }
+
+  /// An operation that the machine's kernel has.
+  @inline(__always)
+  private func require(_ kind: OperationKind) throws(Refusal) {
+    guard !lists[kind].isEmpty else { throw Refusal(.notInThisKernel, []) }
+  }
+
+  /// Two ranges of one length in one address space, apart from each other.
+  @inline(__always)
+  private func requireMove(
+    _ space: AddressSpaceID, _ range: PageRange, _ destination: PageNumber, _ kind: OperationKind
+  ) throws(Refusal) {
+    try require(space)
+    try require(kind)
+    try require(range)
+    guard destination < PageRange.all.end, range.count <= PageRange.all.end - destination else {
+      throw Refusal(.rangeOutsideAddressSpace, [.destination, .byteCount], figure: PageRange.all.end << 12)
+    }
+    guard !PageRange(first: destination, count: range.count).overlaps(range) else {
+      throw Refusal(.overlapsSource, [.address, .destination])
     }
   }
 
@@ -186,7 +260,7 @@ extension Machine {
     guard var operation = operations[id.slot], operation.id == id else { preconditionFailure("the operation runs") }
     operations[id.slot] = nil
     operation.turn = 0
-    let list = programs.lists[Int(operation.kind.rawValue)]
+    let list = lists[operation.kind]
     while true {
       switch perform(list[operation.step], &operation, &effects) {
       case .through:
@@ -236,8 +310,21 @@ extension Machine {
             operation: operation.id, kind: operation.kind, status: operation.status, value: operation.value,
             nanoseconds: time - operation.acceptedAt)))
     }
+    if case .addressSpace(let space)? = operation.target, spaces.contains(space), spaces[space].exiting,
+      let exit = spaces[space].operations.first(where: { self.operation($0)?.kind == .exit })
+    {
+      // It may have waited for this one (`destroySpace`).
+      wake(exit)
+    }
     // A worker is idle again, or a slot for an operation is free.
     dispatchGroups(&effects)
+  }
+
+  /// Whether an operation takes no mmap lock: reclaim's and page_referenced's ways to a page.
+  @inline(__always)
+  func worksWithoutLock(_ id: OperationID) -> Bool {
+    guard let kind = operation(id)?.kind else { return false }
+    return kind == .migratePages || kind == .clearYoung
   }
 
   @inline(__always)
@@ -252,7 +339,7 @@ extension Machine {
   @inline(__always)
   func failure(_ operation: inout Operation, _ status: OperationOutcome.Status) -> StepOutcome {
     operation.status = status
-    let list = programs.lists[Int(operation.kind.rawValue)]
+    let list = lists[operation.kind]
     return .go(to: list.count - (operation.kind == .pageRequestGroup ? 2 : 1))
   }
 }

@@ -15,6 +15,10 @@ struct Operation {
   var window: PageRange
   var rights: Rights = []
   var level: UInt8 = 0
+  /// First page of where it moves to, or of what is kept in place of its own (KSM).
+  var destination: PageNumber = 0
+  /// Whose page is kept, for KSM.
+  var keeper: AddressSpaceID?
   var cpuAccess: CPUAccess?
   var status = OperationOutcome.Status.success
   var value: UInt64 = 0
@@ -31,14 +35,23 @@ struct Operation {
   var dropped: [Dropped] = []
   /// A page-table lock that is held beyond a turn; 0: none.
   var lockedTable: FrameNumber = 0
+  /// The lock of the table that entries move to, beside it.
+  var lockedDestination: FrameNumber = 0
+  /// The page whose migration entries faults wait for; 0: none.
+  var lockedPage: FrameNumber = 0
 
   // I: phase 0 flushes the IOMMU's caches, 1 pushes to devices, 2 has all completions.
   var flushPhase: UInt8 = 0
   var owed: UInt32 = 0
   var flushes: [BindingID] = []
   var flushRange = PageRange(first: 0, count: 0)
+  /// The flush site takes the whole address space, whatever was gathered.
+  var flushesWhole = false
 
   var countedInEmptyTable = false
+  var countedDown = false
+  /// Its E was the last of the racy counter.
+  var restoresRacy = false
 
   // Faults.
   var fault = FaultState()
@@ -86,4 +99,7 @@ struct FaultState {
   var newFrame: FrameNumber = 0
   /// Under the lock the entry was no longer the one that was copied (`pte_same`).
   var lost = false
+  /// Between clearing an entry and setting it again the operation itself holds the frames.
+  var ownsOldFrame = false
+  var ownsNewFrame = false
 }

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One step of a memory operation. Step lists are data (`Programs`); what a step does is in `Machine+Steps`.
+/// One step of a memory operation. Step lists are data (`StepLists`); what a step does is in the files beside it.
 /// Steps that nobody can see from outside the locks go together with the next one in a turn; the letters of design §4
 /// (S, P, C, I, F, T, E) end a turn each.
-enum Step: UInt8 {
+enum Step: UInt8, CaseIterable {
   case lockRead, lockWrite, unlock
+  /// The mmap lock for read, at once or not at all: the operation ends as busy.
+  case tryLockRead
+  /// From write to read: readers may come beside.
+  case downgrade
 
   // Areas.
   case checkBlocks, insertArea, detachAreas, changeAreas
+  /// mremap: makes the tables of the new range, and the new area.
+  case insertMovedArea
+  /// OOM reap: faults are refused from here on (`MMF_UNSTABLE`).
+  case markReaped
 
   // The letters.
   case start
@@ -15,12 +23,27 @@ enum Step: UInt8 {
   /// P of a zap, one page-table-lock hold a turn. Goes on at the step after `again` when the range is done, and
   /// at the next step, with the lock held, when the gather batch is full.
   case zap
+  /// P of whatever takes rights away and keeps the page: mprotect, NUMA hinting, soft-dirty.
   case protect
   case copyEntries
+  /// P of mremap: one table at a time, the lock dropped at once (2014) or held for C and I (now). Goes on behind
+  /// `moveAgain` when the range is done.
+  case moveEntries, moveEntriesLocked
+  case moveAgain
+  /// Clears Accessed bits.
+  case clearYoung
   case end
+  /// Begins an empty gather (`tlb_gather_mmu`).
+  case beginGather
+  /// Gathers the whole range before anything was taken away, for a C or an I of a written order that comes first.
+  case gatherRange
   case unlinkTables
   case cpuFlush
   case flushSite
+  /// The flush site of reclaim's batch: I of the whole address space, before C (x86 `arch_tlbbatch_add_pending`).
+  case flushSiteWhole
+  /// Hooks that are no S, E or flush site.
+  case invalidatePage, changePTE, young
   /// T, then F, of everything gathered.
   case free
   /// Goes back to the zap.
@@ -48,73 +71,28 @@ enum Step: UInt8 {
   case unlockAgain
   case respond
 
+  // Operations on one page after the other. `nextPage` goes on behind `nextPageAgain` when there is none.
+  case nextPage, nextPageAgain
+  /// The locks of the page's table and of the table that it will move to, both or none.
+  case lockTables
+  /// P: the entry goes, if it is still the one that was found.
+  case clearPage
+  /// P: the entry comes back without the write right, if nobody else uses the page.
+  case setReadOnly
+  /// P: the entry comes back with the page that is kept for both.
+  case setShared
+  /// P: the entry comes back at the destination.
+  case setMoved
+  /// P: a migration entry; faults wait for it.
+  case setMigration
+  case copyPage
+  /// P: the new page in the migration entry's place.
+  case remap
+
   // Detach.
   case cut
   case drain
   case forget
 
   case done
-}
-
-/// The step lists, 2014 column of `reference/linux-mm.md` §3 (Linux 3.19–4.12).
-struct Programs {
-  /// By `OperationKind.rawValue`.
-  let lists: [[Step]]
-
-  init() {
-    lists = OperationKind.allCases.map(Programs.list)
-  }
-
-  /// COW break (4.1 `wp_page_copy`): S clear C I change_pte set-new E* put-old, I under the page-table lock.
-  private static let copyOnWrite: [Step] = [
-    .start, .hold, .lockTable, .clearEntry, .cpuFlush, .flushSite, .setNew, .unlockTable, .end, .free,
-  ]
-
-  static func list(_ kind: OperationKind) -> [Step] {
-    switch kind {
-    case .mmap:
-      [.lockWrite, .insertArea, .unlock, .done]
-    case .munmap:
-      // do_munmap: areas leave first; E before the tables are unlinked; C, I, F and T come with tlb_finish_mmu.
-      [
-        .lockWrite, .checkBlocks, .detachAreas, .start, .hold,
-        .zap, .cpuFlush, .flushSite, .unlockTable, .free, .again,
-        .end, .unlinkTables, .cpuFlush, .flushSite, .free, .unlock, .done,
-      ]
-    case .dontNeed:
-      [
-        .lockRead, .checkBlocks, .start, .hold,
-        .zap, .cpuFlush, .flushSite, .unlockTable, .free, .again,
-        .end, .cpuFlush, .flushSite, .free, .unlock, .done,
-      ]
-    case .mprotect:
-      // No I of its own in 2014: what E* runs must do.
-      [.lockWrite, .checkBlocks, .changeAreas, .start, .hold, .protect, .end, .cpuFlush, .unlock, .done]
-    case .fork:
-      [
-        .lockWrite, .createChild,
-        .nextArea, .start, .hold, .copyEntries, .end, .nextAreaAgain,
-        .cpuFlush, .unlock, .done,
-      ]
-    case .exit:
-      // The subscriber is gone after `release`: no S, no E, no I.
-      [
-        .lockWrite, .release, .detachAreas,
-        .zap, .cpuFlush, .unlockTable, .free, .again,
-        .unlinkTables, .cpuFlush, .free, .destroySpace, .done,
-      ]
-    case .cpuAccess:
-      [.access, .lockRead, .service, .resolve] + copyOnWrite + [.unlockAgain, .done]
-    case .pageRequestGroup:
-      [.nextMember, .lockRead, .service, .resolve] + copyOnWrite + [.unlockAgain, .respond, .done]
-    case .unmap:
-      // Strict unmap of a PAGING domain: entries, tables, I with completion, then the frames.
-      [
-        .lockWrite, .zap, .flushSite, .unlockTable, .free, .again,
-        .unlinkTables, .flushSite, .free, .unlock, .done,
-      ]
-    case .detach:
-      [.cut, .flushSite, .drain, .forget, .done]
-    }
-  }
 }

@@ -29,18 +29,24 @@ public struct Explanation: Equatable, Sendable {
       add(verdict.grantedAt, "\(holder) was given \(page) → \(frame), life \(verdict.grantGeneration)\(source)")
     }
     for mark in verdict.marks {
-      if mark.startedAt > 0 && mark.startedAt <= verdict.at { add(mark.startedAt, "\(mark.name): S, its start hook, had returned") }
+      if mark.startedAt > 0 && mark.startedAt <= verdict.at {
+        add(mark.startedAt, "\(mark.name): S, its start hook, had returned")
+      }
       if mark.flushedAt > 0 { add(mark.flushedAt, "\(mark.name): a flush was complete") }
     }
     if verdict.dropped.operation != .none {
-      let what = verdict.kind == .writeAfterProtect ? "took the write right of \(page) away" : "P, cleared the entry of \(page)"
+      let what =
+        verdict.kind == .writeAfterProtect ? "took the write right of \(page) away" : "P, cleared the entry of \(page)"
       add(verdict.dropped.at, "\(verdict.dropped.name): \(what)")
     }
     if verdict.freed.operation != .none && verdict.frameGeneration != verdict.grantGeneration {
       // A frame remembers who ended its last life; the granted one may have ended earlier.
       add(verdict.freed.at, "\(verdict.freed.name): F, freed \(frame); life \(verdict.frameGeneration &- 1) ended")
     }
-    add(verdict.at, "\(verdict.device.rawValue == 0 ? "a CPU" : device) \(verb) \(frame), now in life \(verdict.frameGeneration), through \(verdict.via.name): \(verdict.kind.name)")
+    add(
+      verdict.at,
+      "\(verdict.device.rawValue == 0 ? "a CPU" : device) \(verb) \(frame), now in life \(verdict.frameGeneration), through \(verdict.via.name): \(verdict.kind.name)"
+    )
 
     if let end = events.last { events = events.dropLast().filter { $0.at <= end.at } + [end] }
     // Stable: events of one moment stay in the order of causes.
@@ -59,23 +65,29 @@ public struct Explanation: Equatable, Sendable {
       let flush = verdict.dropped.operation == .none ? "" : Self.missingFlush(verdict)
       if freed && verdict.livesSince > 1 {
         let dropped = verdict.dropped.operation == .none ? "an operation long ago" : verdict.dropped.name
-        return "\(device) \(verb) \(frame) under a grant that \(dropped) had dropped; the frame has been freed \(verdict.livesSince) times since the grant\(flush)."
+        return
+          "\(device) \(verb) \(frame) under a grant that \(dropped) had dropped; the frame has been freed \(verdict.livesSince) times since the grant\(flush)."
       }
       if freed {
-        return "\(device) \(verb) \(frame) \(span(verdict.at - verdict.freed.at)) after \(verdict.freed.name) had freed it\(flush)."
+        return
+          "\(device) \(verb) \(frame) \(span(verdict.at - verdict.freed.at)) after \(verdict.freed.name) had freed it\(flush)."
       }
       if verdict.dropped.operation == .none {
         return "\(device) \(verb) \(frame) through \(page), which nothing that its PASID is attached to holds any more."
       }
-      return "\(device) \(verb) \(frame) through \(page), which its address space no longer holds since \(verdict.dropped.name) returned\(flush)."
+      return
+        "\(device) \(verb) \(frame) through \(page), which its address space no longer holds since \(verdict.dropped.name) returned\(flush)."
     case .staleWalk:
-      return "The IOMMU walked for \(page) through a page table in \(frame) that \(verdict.freed.name) had freed\(ago(verdict, verdict.freed))."
+      return
+        "The IOMMU walked for \(page) through a page table in \(frame) that \(verdict.freed.name) had freed\(ago(verdict, verdict.freed))."
     case .staleCPU:
-      return "A CPU \(verb) \(frame) through its TLB after \(verdict.freed.name) had freed it\(ago(verdict, verdict.freed))."
+      return
+        "A CPU \(verb) \(frame) through its TLB after \(verdict.freed.name) had freed it\(ago(verdict, verdict.freed))."
     case .writeAfterProtect:
       return "\(device) wrote to \(page) after \(verdict.dropped.name) had taken the write right away and returned."
     case .splitView:
-      return "\(device) \(verb) the old \(frame) of \(page) after a CPU had used the page that \(verdict.dropped.name) put in its place."
+      return
+        "\(device) \(verb) the old \(frame) of \(page) after a CPU had used the page that \(verdict.dropped.name) put in its place."
     case .usedAfterCompletion:
       return "\(device) \(verb) \(page) with a translation that it had itself completed away: the device is at fault."
     case .forgedTranslation:
@@ -83,7 +95,8 @@ public struct Explanation: Equatable, Sendable {
     case .illegalTranslation:
       return "\(device) was given a translation of \(page) that was not valid at any time since the last invalidation."
     case .gaveUp:
-      return "\(device) gave up \(page) after \(verdict.requests) page requests, although its area was there all the time."
+      return
+        "\(device) gave up \(page) after \(verdict.requests) page requests, although its area was there all the time."
     case .livelock:
       return "\(device) was told Success \(verdict.requests) times for \(page), and the page never changed."
     case .prgUnanswered: return "A page-request group of \(device) was never answered."
@@ -94,7 +107,8 @@ public struct Explanation: Equatable, Sendable {
 
   /// Where the flush was missing, when the marks can tell.
   private static func missingFlush(_ verdict: Verdict) -> String {
-    let last = max(verdict.dropped.flushedAt, verdict.freed.operation == verdict.dropped.operation ? verdict.freed.flushedAt : 0)
+    let last = max(
+      verdict.dropped.flushedAt, verdict.freed.operation == verdict.dropped.operation ? verdict.freed.flushedAt : 0)
     if last == 0 { return "; nothing had flushed the device before" }
     if last <= verdict.dropped.at {
       return verdict.grantedAt >= last
@@ -155,24 +169,6 @@ extension OperationMark {
   /// What people are shown: the kernel's name and the operation's number.
   public var name: String {
     operation == .none ? "an operation long ago" : "\(kind.name) #\(operation.number)"
-  }
-}
-
-extension OperationKind {
-  /// The kernel's name.
-  public var name: String {
-    switch self {
-    case .mmap: "mmap"
-    case .munmap: "munmap"
-    case .mprotect: "mprotect"
-    case .dontNeed: "madvise(DONTNEED)"
-    case .fork: "fork"
-    case .exit: "exit"
-    case .cpuAccess: "CPU access"
-    case .unmap: "unmap"
-    case .detach: "detach"
-    case .pageRequestGroup: "page-request service"
-    }
   }
 }
 

@@ -26,7 +26,7 @@ extension Machine {
       }
       operation.fault.index += 1
     }
-    return .go(to: programs.lists[Int(operation.kind.rawValue)].count - 1)
+    return .go(to: lists[operation.kind].count - 1)
   }
 
   /// The frame that a CPU reaches at a page, through its TLB or by a walk; nil: it faults.
@@ -93,7 +93,8 @@ extension Machine {
   mutating func resolve(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     let space = operation.space!
     let page = operation.fault.page
-    guard let area = spaces[space].areas.find(page), area.rights.isSuperset(of: operation.fault.wanted),
+    guard !spaces[space].reaped, let area = spaces[space].areas.find(page),
+      area.rights.isSuperset(of: operation.fault.wanted),
       !operation.fault.wanted.isEmpty
     else { return settleFault(.denied, &operation, &effects) }
     guard let table = makeTables(spaces[space].root, page, level: area.level) else {
@@ -103,9 +104,9 @@ extension Machine {
       tableLocks.wait(operation.id, for: table)
       return .blocked
     }
-    let resolution = resolve(
-      EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level), area,
-      &operation)
+    let position = EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level)
+    if waitsForMigration(position, page, operation.id) { return .blocked }
+    let resolution = resolve(position, area, &operation)
     if case .copyOnWrite = resolution { return .through }
     return settleFault(resolution, &operation, &effects)
   }
@@ -127,7 +128,17 @@ extension Machine {
           frame: frame, generation: memory.generation(frame), rights: area.rights, held: true, changedTurn: turn))
       return .changed
     }
-    precondition(entry.isPresent, "an area with rights has no entry without them")
+    if !entry.isPresent {
+      // A NUMA hint: the entry gets back what it had (do_numa_page).
+      let restored = PageTableEntry(bits: entry.bits & ~PageTableEntry.heldWithoutRights | PageTableEntry.present)
+      memory.store(position.table, position.index, restored.bits)
+      let turn = turn
+      spaces[space].references.change(page, level: position.level) {
+        $0.rights = restored.rights
+        $0.changedTurn = turn
+      }
+      return .changed
+    }
     if !operation.fault.wanted.contains(.write) || entry.isWritable { return .duplicate }
     let frame = entry.leafFrame(level: position.level)
     if memory[frame].references == 1 {
@@ -146,6 +157,7 @@ extension Machine {
     operation.fault.oldFrame = frame
     operation.fault.oldEntry = Self.withoutHistory(entry.bits)
     operation.fault.newFrame = copy
+    operation.fault.ownsNewFrame = true
     operation.fault.lost = false
     operation.window = PageRange(first: page, count: span)
     return .copyOnWrite
@@ -170,7 +182,7 @@ extension Machine {
       default: break
       }
     }
-    return .go(to: programs.lists[Int(operation.kind.rawValue)].firstIndex(of: .unlockAgain)!)
+    return .go(to: lists[operation.kind].firstIndex(of: .unlockAgain)!)
   }
 
   private mutating func book(_ resolution: Resolution, _ operation: Operation, _ effects: inout Effects) {
@@ -205,7 +217,7 @@ extension Machine {
 
   // MARK: COW break
 
-  private static func withoutHistory(_ bits: UInt64) -> UInt64 {
+  static func withoutHistory(_ bits: UInt64) -> UInt64 {
     bits & ~(PageTableEntry.accessed | PageTableEntry.dirty)
   }
 
@@ -230,6 +242,7 @@ extension Machine {
     let bits = memory.load(position.table, position.index)
     guard position.level == operation.fault.level, Self.withoutHistory(bits) == operation.fault.oldEntry else {
       operation.fault.lost = true
+      operation.fault.ownsNewFrame = false
       operation.gathered.append(operation.fault.newFrame)
       return .through
     }
@@ -249,6 +262,7 @@ extension Machine {
     }
     let position = entryOfFault(operation)
     let frame = operation.fault.newFrame
+    operation.fault.ownsNewFrame = false
     memory.store(position.table, position.index, PageTableEntry.leaf(frame, .readWrite, level: position.level).bits)
     let old = operation.fault.oldFrame
     spaces[space].references.hold(

@@ -88,6 +88,20 @@ extension PageTableEntry {
   var isTable: Bool { isPresent && bits & Self.pageSize == 0 }
   /// PROT_NONE: the entry keeps its frame without being present (Linux `_PAGE_PROTNONE`, a bit that hardware ignores).
   static let heldWithoutRights: UInt64 = 1 << 9
+  /// A migration entry: not present, and faults wait until the page has its new place (Linux `SWP_MIGRATION`).
+  static let migrating: UInt64 = 1 << 10
+
+  var isMigrating: Bool { bits & Self.migrating != 0 }
+  var rights: Rights { !isPresent ? [] : isWritable ? .readWrite : .read }
+
+  /// The entry under mprotect; a write right comes back with the next write fault only.
+  func with(_ rights: Rights) -> PageTableEntry {
+    var bits =
+      rights.isEmpty
+      ? bits & ~Self.present | Self.heldWithoutRights : bits & ~Self.heldWithoutRights | Self.present
+    if !rights.contains(.write) { bits &= ~Self.writable }
+    return PageTableEntry(bits: bits)
+  }
 
   func leafFrame(level: UInt8) -> FrameNumber { frame & ~(FrameNumber(1) << (9 * FrameNumber(level)) - 1) }
 }

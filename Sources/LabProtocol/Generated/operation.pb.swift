@@ -61,6 +61,33 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// The fault handler's service of one page-request group.
   case pageRequestGroup // = 10
+
+  /// mremap.
+  case mremap // = 11
+
+  /// The scan of automatic NUMA balancing.
+  case numaHint // = 12
+
+  /// Soft-dirty clear (/proc/PID/clear_refs).
+  case clearSoftDirty // = 13
+
+  /// Accessed bits are cleared and counted.
+  case clearYoung // = 14
+
+  /// The OOM reaper.
+  case oomReap // = 15
+
+  /// KSM write-protects pages.
+  case ksmWriteProtect // = 16
+
+  /// KSM replaces pages by equal ones.
+  case ksmReplacePage // = 17
+
+  /// Migration or compaction.
+  case migratePages // = 18
+
+  /// ioctl(UFFDIO_MOVE).
+  case uffdioMove // = 19
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -80,6 +107,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case 8: self = .unmap
     case 9: self = .detach
     case 10: self = .pageRequestGroup
+    case 11: self = .mremap
+    case 12: self = .numaHint
+    case 13: self = .clearSoftDirty
+    case 14: self = .clearYoung
+    case 15: self = .oomReap
+    case 16: self = .ksmWriteProtect
+    case 17: self = .ksmReplacePage
+    case 18: self = .migratePages
+    case 19: self = .uffdioMove
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -97,6 +133,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case .unmap: return 8
     case .detach: return 9
     case .pageRequestGroup: return 10
+    case .mremap: return 11
+    case .numaHint: return 12
+    case .clearSoftDirty: return 13
+    case .clearYoung: return 14
+    case .oomReap: return 15
+    case .ksmWriteProtect: return 16
+    case .ksmReplacePage: return 17
+    case .migratePages: return 18
+    case .uffdioMove: return 19
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -114,6 +159,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     .unmap,
     .detach,
     .pageRequestGroup,
+    .mremap,
+    .numaHint,
+    .clearSoftDirty,
+    .clearYoung,
+    .oomReap,
+    .ksmWriteProtect,
+    .ksmReplacePage,
+    .migratePages,
+    .uffdioMove,
   ]
 
 }
@@ -139,6 +193,9 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
 
   /// EEXIST or ENOMEM: an operation that was accepted earlier had changed the areas by the time the lock was held.
   case areasChanged // = 5
+
+  /// EAGAIN or EBUSY: a lock was held, or no page of the range could be taken: absent, shared, in use or different.
+  case busy // = 6
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -153,6 +210,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case 3: self = .outOfMemory
     case 4: self = .objectGone
     case 5: self = .areasChanged
+    case 6: self = .busy
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -165,6 +223,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case .outOfMemory: return 3
     case .objectGone: return 4
     case .areasChanged: return 5
+    case .busy: return 6
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -177,6 +236,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     .outOfMemory,
     .objectGone,
     .areasChanged,
+    .busy,
   ]
 
 }
@@ -208,6 +268,9 @@ public nonisolated struct LabOperation: Sendable {
   /// Machine time from acceptance to return.
   public var nanoseconds: UInt64 = 0
 
+  /// Pages that were moved, merged, protected or found young, where the operation counts them.
+  public var pageCount: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -218,16 +281,16 @@ public nonisolated struct LabOperation: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0")
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0\u{1}OPERATION_STATUS_AREAS_CHANGED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0\u{1}OPERATION_STATUS_AREAS_CHANGED\0\u{1}OPERATION_STATUS_BUSY\0")
 }
 
 nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Operation"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0\u{1}kind\0\u{1}done\0\u{1}status\0\u{1}value\0\u{3}address_space\0\u{1}nanoseconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0\u{1}kind\0\u{1}done\0\u{1}status\0\u{1}value\0\u{3}address_space\0\u{1}nanoseconds\0\u{3}page_count\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -242,6 +305,7 @@ nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 5: try { try decoder.decodeSingularStringField(value: &self.value) }()
       case 6: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
       case 7: try { try decoder.decodeSingularUInt64Field(value: &self.nanoseconds) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.pageCount) }()
       default: break
       }
     }
@@ -269,6 +333,9 @@ nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.nanoseconds != 0 {
       try visitor.visitSingularUInt64Field(value: self.nanoseconds, fieldNumber: 7)
     }
+    if self.pageCount != 0 {
+      try visitor.visitSingularUInt64Field(value: self.pageCount, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -280,6 +347,7 @@ nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.value != rhs.value {return false}
     if lhs.addressSpace != rhs.addressSpace {return false}
     if lhs.nanoseconds != rhs.nanoseconds {return false}
+    if lhs.pageCount != rhs.pageCount {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -172,6 +172,51 @@ public nonisolated enum LabOracleAction: SwiftProtobuf.Enum, Swift.CaseIterable 
 
 }
 
+/// Which Linux the step lists of memory operations follow.
+public nonisolated enum LabKernel: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// 2014.
+  case unspecified // = 0
+
+  /// Linux 3.19 to 4.12: the kernels after the thread that this is about.
+  case kernel2014 // = 1
+
+  /// Linux 6.6 and later, on x86.
+  case now // = 2
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .kernel2014
+    case 2: self = .now
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .kernel2014: return 1
+    case .now: return 2
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [LabKernel] = [
+    .unspecified,
+    .kernel2014,
+    .now,
+  ]
+
+}
+
 /// The durations from which a cost model starts.
 public nonisolated enum LabCostPreset: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
@@ -355,6 +400,12 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
   public var hasLimits: Bool {_storage._limits != nil}
   /// Clears the value of `limits`. Subsequent reads from it will return its default value.
   public mutating func clearLimits() {_uniqueStorage()._limits = nil}
+
+  /// Whose memory operations it has.
+  public var kernel: LabKernel {
+    get {_storage._kernel}
+    set {_uniqueStorage()._kernel = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -694,13 +745,17 @@ nonisolated extension LabOracleAction: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ORACLE_ACTION_UNSPECIFIED\0\u{1}ORACLE_ACTION_PERFORM\0\u{1}ORACLE_ACTION_BLOCK\0\u{1}ORACLE_ACTION_POISON\0")
 }
 
+nonisolated extension LabKernel: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KERNEL_UNSPECIFIED\0\u{1}KERNEL_2014\0\u{1}KERNEL_NOW\0")
+}
+
 nonisolated extension LabCostPreset: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0COST_PRESET_UNSPECIFIED\0\u{1}COST_PRESET_MEASURED\0\u{1}COST_PRESET_ZERO\0")
 }
 
 nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0")
 
   fileprivate class _StorageClass {
     var _seed: UInt64? = nil
@@ -717,6 +772,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
     var _oracleAction: LabOracleAction = .unspecified
     var _caches: LabCacheSizes? = nil
     var _limits: LabMachineLimits? = nil
+    var _kernel: LabKernel = .unspecified
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -741,6 +797,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       _oracleAction = source._oracleAction
       _caches = source._caches
       _limits = source._limits
+      _kernel = source._kernel
     }
   }
 
@@ -773,6 +830,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         case 12: try { try decoder.decodeSingularEnumField(value: &_storage._oracleAction) }()
         case 13: try { try decoder.decodeSingularMessageField(value: &_storage._caches) }()
         case 14: try { try decoder.decodeSingularMessageField(value: &_storage._limits) }()
+        case 15: try { try decoder.decodeSingularEnumField(value: &_storage._kernel) }()
         default: break
         }
       }
@@ -827,6 +885,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       try { if let v = _storage._limits {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
       } }()
+      if _storage._kernel != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._kernel, fieldNumber: 15)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -850,6 +911,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         if _storage._oracleAction != rhs_storage._oracleAction {return false}
         if _storage._caches != rhs_storage._caches {return false}
         if _storage._limits != rhs_storage._limits {return false}
+        if _storage._kernel != rhs_storage._kernel {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -73,6 +73,12 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// The operation waits for a lock.
   case lockWait // = 14
+
+  /// `invalidate_page`, after the page-table lock was dropped.
+  case invalidatePage // = 15
+
+  /// `clear_flush_young`.
+  case young // = 16
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -96,6 +102,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 12: self = .release
     case 13: self = .drain
     case 14: self = .lockWait
+    case 15: self = .invalidatePage
+    case 16: self = .young
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -117,6 +125,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .release: return 12
     case .drain: return 13
     case .lockWait: return 14
+    case .invalidatePage: return 15
+    case .young: return 16
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -138,6 +148,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     .release,
     .drain,
     .lockWait,
+    .invalidatePage,
+    .young,
   ]
 
 }
@@ -446,7 +458,7 @@ public nonisolated struct LabTraceServiceWatchResponse: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabStepLetter: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_LETTER_UNSPECIFIED\0\u{1}STEP_LETTER_START\0\u{1}STEP_LETTER_HOLD\0\u{1}STEP_LETTER_ENTRIES\0\u{1}STEP_LETTER_CPU_FLUSH\0\u{1}STEP_LETTER_FLUSH_SITE\0\u{1}STEP_LETTER_FLUSHED\0\u{1}STEP_LETTER_FRAMES_FREED\0\u{1}STEP_LETTER_TABLES_UNLINKED\0\u{1}STEP_LETTER_TABLES_FREED\0\u{1}STEP_LETTER_END\0\u{1}STEP_LETTER_CHANGE_PTE\0\u{1}STEP_LETTER_RELEASE\0\u{1}STEP_LETTER_DRAIN\0\u{1}STEP_LETTER_LOCK_WAIT\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_LETTER_UNSPECIFIED\0\u{1}STEP_LETTER_START\0\u{1}STEP_LETTER_HOLD\0\u{1}STEP_LETTER_ENTRIES\0\u{1}STEP_LETTER_CPU_FLUSH\0\u{1}STEP_LETTER_FLUSH_SITE\0\u{1}STEP_LETTER_FLUSHED\0\u{1}STEP_LETTER_FRAMES_FREED\0\u{1}STEP_LETTER_TABLES_UNLINKED\0\u{1}STEP_LETTER_TABLES_FREED\0\u{1}STEP_LETTER_END\0\u{1}STEP_LETTER_CHANGE_PTE\0\u{1}STEP_LETTER_RELEASE\0\u{1}STEP_LETTER_DRAIN\0\u{1}STEP_LETTER_LOCK_WAIT\0\u{1}STEP_LETTER_INVALIDATE_PAGE\0\u{1}STEP_LETTER_YOUNG\0")
 }
 
 nonisolated extension LabInvalidationEndKind: SwiftProtobuf._ProtoNameProviding {

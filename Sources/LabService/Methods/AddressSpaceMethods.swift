@@ -115,6 +115,15 @@ extension Shard {
     case .madviseDontNeed: LabMadviseDontNeedResponse.with { $0.operation = operation }
     case .fork: LabForkResponse.with { $0.operation = operation }
     case .exit: LabExitResponse.with { $0.operation = operation }
+    case .mremap: LabMremapResponse.with { $0.operation = operation }
+    case .numaHint: LabNumaHintResponse.with { $0.operation = operation }
+    case .clearSoftDirty: LabClearSoftDirtyResponse.with { $0.operation = operation }
+    case .clearYoung: LabClearYoungResponse.with { $0.operation = operation }
+    case .oomReap: LabOomReapResponse.with { $0.operation = operation }
+    case .ksmWriteProtect: LabKsmWriteProtectResponse.with { $0.operation = operation }
+    case .ksmReplacePage: LabKsmReplacePageResponse.with { $0.operation = operation }
+    case .migratePages: LabMigratePagesResponse.with { $0.operation = operation }
+    case .uffdioMove: LabUffdioMoveResponse.with { $0.operation = operation }
     case .load: LabLoadResponse.with { $0.operation = operation }
     case .store: LabStoreResponse.with { $0.operation = operation }
     case .touch: LabTouchResponse.with { $0.operation = operation }
@@ -141,8 +150,15 @@ extension Shard {
     return value
   }
 
-  func space(_ text: String) throws(CallError) -> AddressSpaceID {
-    AddressSpaceID(rawValue: try id(.addressSpace, text, "addressSpace"))
+  func space(_ text: String, _ field: String = "addressSpace") throws(CallError) -> AddressSpaceID {
+    AddressSpaceID(rawValue: try id(.addressSpace, text, field))
+  }
+
+  /// The page of an aligned address.
+  func page(_ text: String, _ field: String, _ name: Refusal.Fields) throws(CallError) -> PageNumber {
+    let address = try required(text, field)
+    guard address & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, name, figure: Page.byteCount)) }
+    return address >> 12
   }
 
   /// An aligned range of whole pages.

@@ -18,6 +18,15 @@ extension LabOperationKind {
       case .unmap: .unmap
       case .detach: .detach
       case .pageRequestGroup: .pageRequestGroup
+      case .mremap: .mremap
+      case .numaHint: .numaHint
+      case .clearSoftDirty: .clearSoftDirty
+      case .clearYoung: .clearYoung
+      case .oomReap: .oomReap
+      case .ksmWriteProtect: .ksmWriteProtect
+      case .ksmReplacePage: .ksmReplacePage
+      case .migratePages: .migratePages
+      case .uffdioMove: .uffdioMove
       }
   }
 }
@@ -40,9 +49,11 @@ extension LabOperation {
       case .outOfMemory: .outOfMemory
       case .areasChanged: .areasChanged
       case .objectGone: .objectGone
+      case .busy: .busy
       }
     if outcome.status == .success {
       if isLoad { value = Hex.string(outcome.value) }
+      if outcome.kind.countsPages { pageCount = outcome.value }
       if outcome.kind == .fork { addressSpace = ObjectID.text(.addressSpace, UInt128(outcome.value)) }
     }
     nanoseconds = outcome.nanoseconds

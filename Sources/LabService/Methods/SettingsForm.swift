@@ -15,6 +15,11 @@ extension Settings {
     case .random: recycleOrder = .random
     case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "recycleOrder"))
     }
+    switch message.kernel {
+    case .unspecified, .kernel2014: kernel = .linux2014
+    case .now: kernel = .now
+    case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "kernel"))
+    }
     if message.hasCpuCount { cpuCount = UInt8(try within(message.cpuCount, 1...64, "cpuCount")) }
     if message.hasGatherBatchPages {
       gatherBatch = try within(message.gatherBatchPages, 1...10_240, "gatherBatchPages")
@@ -84,6 +89,10 @@ extension LabMachineSettings {
     case .lastInFirstOut: recycleOrder = .lastInFirstOut
     case .firstInFirstOut: recycleOrder = .firstInFirstOut
     case .random: recycleOrder = .random
+    }
+    switch settings.kernel {
+    case .linux2014: kernel = .kernel2014
+    case .now: kernel = .now
     }
     cpuCount = UInt32(settings.cpuCount)
     gatherBatchPages = settings.gatherBatch

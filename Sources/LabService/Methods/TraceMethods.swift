@@ -140,6 +140,8 @@ extension LabStepLetter {
       case .release: .release
       case .drain: .drain
       case .lockWait: .lockWait
+      case .invalidatePage: .invalidatePage
+      case .young: .young
       }
   }
 }

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Reads the verdicts of a cell off its step list, without running anything.
+///
+/// It follows one page through the list, beside a device that does all that a correct device may do at the worst
+/// moment: between two steps it fills its ATC again with whatever the table that the IOMMU sees grants, and uses what it
+/// holds until it has completed an invalidation. What the device may hold when a frame or a table is freed, when a new
+/// entry becomes visible, and when the operation returns, is the verdict.
+public struct StepJudge {
+  /// What the cell earns in the worst case.
+  public private(set) var verdicts: VerdictSet = []
+  /// For each verdict, the steps that lead to it, oldest first.
+  public private(set) var chains: [(kind: VerdictKind, steps: [String])] = []
+
+  private let cell: Cell
+  private var events: [String] = []
+
+  // What the page's entry grants, and what the device's ATC and a CPU's TLB may hold of the page that was there first.
+  private var granted: Rights
+  private var held: Rights
+  private var heldByCPU = false
+  /// The entry was there and is not, or not with all rights.
+  private var isDropped = false
+  private var isReduced = false
+  private var isGathered = false
+  private var isFreed = false
+  private var isReplaced = false
+  // The tables on the way.
+  private var isUnlinked = false
+  private var tableCached = true
+  // Windows.
+  private var inEmptyTable = false
+  private var isCut = false
+  private var lock: Step?
+  private var isReaped = false
+
+  public init(_ cell: Cell) {
+    self.cell = cell
+    // Before a COW break and before KSM puts its page there, the entry is write-protected.
+    let isShared = cell.kind == .cpuAccess || cell.kind == .pageRequestGroup || cell.kind == .ksmReplacePage
+    granted = isShared ? .read : .readWrite
+    held = granted
+    heldByCPU = cell.kind != .exit
+    switch cell.size {
+    case .small, .sharedTable: follow(pass: 1)
+    case .fullBatch:
+      // One page that is zapped with the full batch, and one of those after it.
+      var other = self
+      follow(pass: 1, of: 2)
+      other.follow(pass: 2, of: 2)
+      for chain in other.chains where !verdicts.contains(chain.kind) {
+        verdicts.insert(chain.kind)
+        chains.append(chain)
+      }
+    }
+  }
+
+  /// - Parameters:
+  ///   - pass: the zap, from 1 on, that takes the page.
+  ///   - last: the zap that ends the range.
+  private mutating func follow(pass: Int, of last: Int = 1) {
+    let list = cell.steps
+    var index = 0
+    var zaps = 0
+    while index < list.count {
+      let step = list[index]
+      switch step {
+      case .zap:
+        zaps += 1
+        // mremap has moved everything away before.
+        if zaps == pass && cell.kind != .mremap { clear("P: clears the entry of the page") }
+        if zaps == last {
+          if cell.size != .fullBatch || zaps > 1 { index = list.firstIndex(of: .again)! }
+        }
+      case .again: index = list.firstIndex(of: .zap)! - 1
+      default: perform(step)
+      }
+      refill()
+      index += 1
+    }
+  }
+
+  private mutating func perform(_ step: Step) {
+    switch step {
+    case .lockRead, .lockWrite, .tryLockRead: lock = step
+    case .downgrade: lock = .lockRead
+    case .unlock: lock = nil
+    case .markReaped: isReaped = true
+    case .start:
+      if cell.strategy.emptyTable != .none {
+        inEmptyTable = true
+        flush("S: the PASID points to an empty table")
+        // Who needs a page in here is told that it is not there. Its request waits while the lock is held for write.
+        if lock != .lockWrite && !isReaped {
+          book(.gaveUp, "the device asks for pages that are there, and is told that they are not")
+        }
+      } else {
+        site(.start, "S")
+      }
+    case .end:
+      if cell.strategy.emptyTable != .none {
+        inEmptyTable = false
+        flush("E: the PASID points to the table again")
+      } else {
+        site(.end, "E")
+      }
+    case .protect, .copyEntries:
+      granted = cell.kind == .numaHint ? [] : .read
+      isReduced = true
+      isGathered = true
+      note("P: takes the write right away")
+    case .clearEntry, .clearPage: clear("P: clears the entry of the page")
+    case .moveEntries, .moveEntriesLocked: clear("P: moves the entry of the page")
+    case .setNew, .setShared, .remap: replace()
+    case .setReadOnly:
+      isDropped = false
+      isReduced = true
+      granted = .read
+      note("P: sets the entry again, without the write right")
+    case .beginGather: isGathered = false
+    case .gatherRange: isGathered = true
+    case .unlinkTables:
+      if cell.size == .sharedTable { break }
+      isUnlinked = true
+      isGathered = true
+      note("unlinks the page's table")
+    case .cpuFlush:
+      if isGathered {
+        heldByCPU = false
+        note("C: flushes the CPUs' TLBs")
+      }
+    case .flushSite, .flushSiteWhole: if isGathered { site(.flushSite, "the flush site") }
+    case .invalidatePage: if isGathered { site(.invalidatePage, "invalidate_page") }
+    case .changePTE: if isGathered { site(.changePTE, "change_pte") }
+    case .young: break
+    case .free: free()
+    case .release:
+      if cell.strategy.release {
+        isCut = true
+        flush("release: the PASID is cut")
+      }
+    case .done, .unlockAgain: end()
+    default: break
+    }
+  }
+
+  // MARK: What happens to the page
+
+  private mutating func clear(_ what: String) {
+    granted = []
+    isDropped = true
+    isGathered = true
+    note(what)
+  }
+
+  private mutating func replace() {
+    // Another page: what the table grants from here on is legal.
+    isReplaced = true
+    note("P: sets the entry to another frame")
+    if !held.isEmpty { book(.splitView, "a CPU uses the new page, and the device still the old one") }
+  }
+
+  private mutating func free() {
+    guard isGathered else { return }
+    if isUnlinked {
+      note("T: frees the page's table")
+      if tableCached && !isCut { book(.staleWalk, "the IOMMU walks through the freed table that it has cached") }
+      isUnlinked = false
+      tableCached = false
+    }
+    // A COW break only puts its reference back: the child still holds the frame.
+    let freesFrame =
+      isDropped && !isFreed && cell.kind != .cpuAccess && cell.kind != .pageRequestGroup && cell.kind != .mremap
+    if freesFrame {
+      isFreed = true
+      note("F: frees the page")
+      if !held.isEmpty { book(.staleDMA, "the device uses the freed page that its ATC still holds") }
+      if heldByCPU { book(.staleCPU, "a CPU uses the freed page that its TLB still holds") }
+    }
+    isGathered = false
+  }
+
+  private mutating func end() {
+    note("the operation returns")
+    // A CPU that broke COW uses its new page before anything else: a split view, as above.
+    if isDropped && !held.isEmpty && cell.kind != .cpuAccess {
+      book(.staleDMA, "the device uses the page that the operation has taken away")
+    }
+    if isReduced && held.contains(.write) {
+      book(.writeAfterProtect, "the device writes to the page that was protected")
+    }
+  }
+
+  // MARK: Flushes
+
+  private mutating func site(_ site: Strategy.Sites, _ name: String) {
+    if cell.strategy.sites.contains(site) { flush("\(name): I") } else { note("\(name): nothing is flushed") }
+  }
+
+  private mutating func flush(_ what: String) {
+    note(what)
+    tableCached = false
+    if cell.strategy.flushesATC { held = [] }
+  }
+
+  /// Between two steps: the CPU uses the page again, and the device asks again. An exiting process runs on no CPU.
+  private mutating func refill() {
+    if !granted.isEmpty && !isReplaced && cell.kind != .exit { heldByCPU = true }
+    guard !inEmptyTable, !isCut else { return }
+    if !isUnlinked && !isFreed { tableCached = true }
+    let more = granted.subtracting(held)
+    guard !isReplaced, !more.isEmpty else { return }
+    held.formUnion(granted)
+    if events.last?.hasPrefix("the device") != true { note("the device fills its ATC again") }
+  }
+
+  private mutating func note(_ event: String) { events.append(event) }
+
+  private mutating func book(_ kind: VerdictKind, _ what: String) {
+    guard !verdicts.contains(kind) else { return }
+    verdicts.insert(kind)
+    chains.append((kind, events + ["\(what): \(kind.name)"]))
+  }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Operations that take one page after the other: KSM, migration, UFFDIO_MOVE. Each clears the entry of a page and puts
+/// something else in its place; in between the operation itself holds the frame.
+extension Machine {
+  // MARK: The next page
+
+  /// Takes the next page of the range that the operation can work on; pages that others use too, or that are absent,
+  /// are passed over (our choice: the kernel would wait for some of them).
+  mutating func nextPage(_ operation: inout Operation) -> StepOutcome {
+    let space = operation.space!
+    _ = beginGather(&operation)
+    while operation.cursor < operation.range.end {
+      let (position, entry) = locate(spaces[space].root, operation.cursor)
+      let span = UInt64(1) << (9 * UInt64(position.level))
+      let page = operation.cursor / span * span
+      operation.cursor = page + span
+      guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
+      if operation.kind == .migratePages {
+        guard let copy = memory.allocate(.data) else {
+          if operation.value == 0 { operation.status = .outOfMemory }
+          return leave(.nextPageAgain, operation)
+        }
+        operation.fault.newFrame = copy
+        operation.fault.ownsNewFrame = true
+        // The page is isolated: a hold of its own keeps the frame until the copy is done.
+        memory.retain(entry.frame)
+        operation.gathered.append(entry.frame)
+        pageLocks.acquire(entry.frame, operation.id)
+        operation.lockedPage = entry.frame
+      }
+      operation.fault.page = page
+      operation.fault.level = 0
+      operation.fault.oldFrame = entry.frame
+      operation.fault.oldEntry = Self.withoutHistory(entry.bits)
+      operation.fault.lost = false
+      operation.window = PageRange(first: page, count: 1)
+      return .through
+    }
+    if operation.value == 0 && operation.status == .success { operation.status = .busy }
+    return leave(.nextPageAgain, operation)
+  }
+
+  @inline(__always)
+  private func isEligible(_ page: PageNumber, _ entry: PageTableEntry, _ operation: Operation) -> Bool {
+    let isAlone = memory[entry.frame].references == 1 && memory[entry.frame].use == .data
+    switch operation.kind {
+    case .ksmWriteProtect: return isAlone && entry.isWritable
+    case .ksmReplacePage:
+      guard !entry.isWritable, let kept = keptFrame(page, operation), kept != entry.frame else { return false }
+      return memory.equal(entry.frame, kept)
+    case .migratePages: return isAlone && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
+    default: return isAlone && canTake(destination(of: page, operation), operation)
+    }
+  }
+
+  /// The frame that KSM keeps for a page: the keeper's, write-protected too.
+  @inline(__always)
+  private func keptFrame(_ page: PageNumber, _ operation: Operation) -> FrameNumber? {
+    guard let keeper = operation.keeper, spaces.contains(keeper) else { return nil }
+    let (position, entry) = locate(spaces[keeper].root, destination(of: page, operation))
+    guard position.level == 0, entry.isPresent, !entry.isWritable, memory[entry.frame].use == .data else { return nil }
+    return entry.frame
+  }
+
+  /// Whether an absent page of an area with rights stands there.
+  @inline(__always)
+  private func canTake(_ page: PageNumber, _ operation: Operation) -> Bool {
+    guard let area = spaces[operation.space!].areas.find(page), area.level == 0, !area.rights.isEmpty else {
+      return false
+    }
+    return locate(spaces[operation.space!].root, page).entry.bits == 0
+  }
+
+  // MARK: P
+
+  /// The locks of the page's table and of the destination's.
+  mutating func lockTables(_ operation: inout Operation) -> StepOutcome {
+    let root = spaces[operation.space!].root
+    guard let table = makeTables(root, destination(of: operation.fault.page, operation), level: 0) else {
+      operation.fault.lost = true
+      return .through
+    }
+    return lockTables(locate(root, operation.fault.page).position.table, table, &operation) ? .through : .blocked
+  }
+
+  mutating func clearPage(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let page = operation.fault.page
+    let position = locate(spaces[operation.space!].root, page).position
+    let bits = memory.load(position.table, position.index)
+    guard position.level == 0, Self.withoutHistory(bits) == operation.fault.oldEntry, !operation.fault.lost else {
+      operation.fault.lost = true
+      return .through
+    }
+    memory.store(position.table, position.index, 0)
+    drop(page, 0, operation.fault.oldFrame, &operation)
+    operation.fault.ownsOldFrame = true
+    operation.gather(operation.window)
+    report(.entries, operation, operation.window, &effects)
+    return .next(after: cost(settings.costs.entry))
+  }
+
+  mutating func setReadOnly(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    // check-refs: who came to hold the page since, a pin perhaps, keeps it writable.
+    let isAlone = memory[operation.fault.oldFrame].references == 1
+    let entry = PageTableEntry(bits: operation.fault.oldEntry)
+    install(isAlone ? entry.with(.read) : entry, at: operation.fault.page, &operation)
+    if isAlone { operation.value += 1 }
+    return set(&operation, &effects)
+  }
+
+  mutating func setShared(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    let old = operation.fault.oldFrame
+    let entry = PageTableEntry(bits: operation.fault.oldEntry)
+    guard let kept = keptFrame(operation.fault.page, operation), kept != old, memory.equal(old, kept) else {
+      install(entry, at: operation.fault.page, &operation)
+      return set(&operation, &effects)
+    }
+    memory.retain(kept)
+    install(PageTableEntry.leaf(kept, .read, level: 0), at: operation.fault.page, &operation)
+    operation.gathered.append(old)
+    operation.value += 1
+    return set(&operation, &effects)
+  }
+
+  mutating func setMoved(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    let target = destination(of: operation.fault.page, operation)
+    let isFree = canTake(target, operation)
+    let rights = spaces[operation.space!].areas.find(target)?.rights ?? []
+    let entry = PageTableEntry(bits: operation.fault.oldEntry)
+    install(isFree ? entry.with(rights) : entry, at: isFree ? target : operation.fault.page, &operation)
+    if isFree { operation.value += 1 }
+    return set(&operation, &effects)
+  }
+
+  mutating func setMigration(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    let marked = operation.fault.oldEntry & ~PageTableEntry.present | PageTableEntry.migrating
+    install(PageTableEntry(bits: marked), at: operation.fault.page, &operation)
+    return set(&operation, &effects)
+  }
+
+  mutating func copyPage(_ operation: inout Operation) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    memory.copy(from: operation.fault.oldFrame, to: operation.fault.newFrame, blockLog2: 0)
+    return .next(after: cost(settings.costs.frameFree))
+  }
+
+  /// Puts the new page in the migration entry's place, unless a zap has taken it; faults go on.
+  mutating func remap(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let page = operation.fault.page
+    let old = operation.fault.oldFrame
+    let position = locate(spaces[operation.space!].root, page).position
+    if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
+      tableLocks.wait(operation.id, for: position.table)
+      return .blocked
+    }
+    for waiter in pageLocks.release(old) { wake(waiter) }
+    operation.lockedPage = 0
+    operation.fault.ownsNewFrame = false
+    guard position.level == 0, !operation.fault.lost,
+      case let entry = PageTableEntry(bits: memory.load(position.table, position.index)), entry.isMigrating,
+      entry.frame == old
+    else {
+      operation.gathered.append(operation.fault.newFrame)
+      return .through
+    }
+    let moved = PageTableEntry.leaf(
+      operation.fault.newFrame, PageTableEntry(bits: operation.fault.oldEntry).rights, level: 0)
+    install(moved, at: page, &operation)
+    // The entry's own hold goes too.
+    operation.gathered.append(old)
+    operation.value += 1
+    return set(&operation, &effects)
+  }
+
+  /// Sets an entry, with the oracle's account of it. The frame that it replaces is remembered, for `SPLIT_VIEW`.
+  private mutating func install(_ entry: PageTableEntry, at page: PageNumber, _ operation: inout Operation) {
+    let position = locate(spaces[operation.space!].root, page).position
+    memory.store(position.table, position.index, entry.bits)
+    operation.fault.ownsOldFrame = false
+    let old = operation.fault.oldFrame
+    let isReplaced = entry.frame != old
+    spaces[operation.space!].references.hold(
+      page, level: 0,
+      Reference(
+        frame: entry.frame, generation: memory.generation(entry.frame), rights: entry.rights, held: true,
+        changedTurn: turn, by: stamp(operation), replacedFrame: isReplaced ? old : 0,
+        replacedGeneration: isReplaced ? memory.generation(old) : 0))
+  }
+
+  private mutating func set(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    report(.entries, operation, operation.window, &effects)
+    return .next(after: cost(settings.costs.entry))
+  }
+
+  mutating func flushWhole(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    operation.flushesWhole = true
+    return runSite(.flushSite, &operation, &effects)
+  }
+}

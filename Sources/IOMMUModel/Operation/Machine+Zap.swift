@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Taking pages and tables away: P of a zap, C, T and F.
+extension Machine {
+  @inline(__always)
+  func hold(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    guard settings.hold > 0 else { return .through }
+    report(.hold, operation, operation.window, &effects)
+    return .next(after: dilated(settings.hold))
+  }
+
+  @inline(__always)
+  func root(_ operation: Operation) -> FrameNumber {
+    switch operation.target! {
+    case .addressSpace(let space): spaces[space].root
+    case .domain(let domain): domains[domain].root
+    }
+  }
+
+  mutating func zap(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    let root = root(operation)
+    while operation.cursor < operation.range.end {
+      let (position, entry) = locate(root, operation.cursor)
+      let span = UInt64(1) << (9 * UInt64(position.level))
+      if entry.bits == 0 && position.level > 0 {
+        operation.cursor = (operation.cursor / span + 1) * span
+        continue
+      }
+      if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
+        tableLocks.wait(operation.id, for: position.table)
+        return .blocked
+      }
+      let first = operation.cursor
+      let count = zapTable(position, &operation)
+      guard count > 0 else { continue }
+      report(.entries, operation, PageRange(first: first, count: operation.cursor - first), &effects)
+      if operation.gathered.count >= Int(settings.gatherBatch) && operation.space != nil {
+        tableLocks.acquire(position.table, operation.id)
+        operation.lockedTable = position.table
+        effects.counters.fullBatches += 1
+        return .next(after: cost(settings.costs.entry, times: count))
+      }
+      return .again(after: cost(settings.costs.entry, times: count))
+    }
+    return leave(.again, operation)
+  }
+
+  /// Clears entries of one table from the cursor on, until the table, the range or the gather batch ends.
+  mutating func zapTable(_ position: EntryPosition, _ operation: inout Operation) -> Int {
+    let span = UInt64(1) << (9 * UInt64(position.level))
+    let end = min(operation.range.end, (operation.cursor / (span * 512) + 1) * span * 512)
+    var count = 0
+    while operation.cursor < end {
+      let index = walker.format.index(operation.cursor, level: position.level)
+      let entry = PageTableEntry(bits: memory.load(position.table, index))
+      if position.level > 0 && entry.isTable { break }
+      if entry.bits != 0 {
+        memory.store(position.table, index, 0)
+        let page = operation.cursor / span * span
+        drop(page, position.level, entry.leafFrame(level: position.level), &operation)
+        operation.gathered.append(entry.leafFrame(level: position.level))
+        operation.gather(PageRange(first: page, count: span))
+        count += 1
+      }
+      operation.cursor = (operation.cursor / span + 1) * span
+      if operation.space != nil && operation.gathered.count >= Int(settings.gatherBatch) { break }
+    }
+    return count
+  }
+
+  /// The oracle's side of a cleared entry: the reference goes, and stays legal until the operation returns.
+  mutating func drop(_ page: PageNumber, _ level: UInt8, _ frame: FrameNumber, _ operation: inout Operation) {
+    let stamp = stamp(operation)
+    operation.dropped.append(
+      Dropped(page: page, level: level, frame: frame, generation: memory.generation(frame)))
+    switch operation.target! {
+    case .addressSpace(let space): spaces[space].references.drop(page, level: level, by: stamp, turn: turn)
+    case .domain(let domain): domains[domain].references.drop(page, level: level, by: stamp, turn: turn)
+    }
+  }
+
+  @inline(__always)
+  func beginGather(_ operation: inout Operation) -> StepOutcome {
+    precondition(operation.gathered.isEmpty && operation.tables.isEmpty, "what was gathered has been freed")
+    operation.gatherFirst = .max
+    operation.gatherEnd = 0
+    return .through
+  }
+
+  @inline(__always)
+  func gatherRange(_ operation: inout Operation) -> StepOutcome {
+    operation.gather(operation.range)
+    return .through
+  }
+
+  mutating func unlinkTables(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    var found: [FrameNumber] = []
+    let top = walker.format.levelCount - 1
+    switch operation.target! {
+    case .addressSpace(let space):
+      unlinkTables(spaces[space].root, level: top, base: 0, operation.range, &found) { machine, span, _ in
+        !machine.spaces[space].areas.overlaps(span)
+      }
+    case .domain(let domain):
+      unlinkTables(domains[domain].root, level: top, base: 0, operation.range, &found) { machine, _, table in
+        (0..<Page.wordCount).allSatisfy { machine.memory.load(table, $0) == 0 }
+      }
+    }
+    guard !found.isEmpty else { return .through }
+    operation.tables.append(contentsOf: found)
+    operation.gather(operation.range)
+    report(.tablesUnlinked, operation, operation.range, &effects)
+    return .next(after: cost(settings.costs.entry, times: found.count))
+  }
+
+  mutating func cpuFlush(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    guard let range = operation.gatherRange else { return .through }
+    cpuTLB.flush(operation.space!, range)
+    report(.cpuFlush, operation, range, &effects)
+    return .next(after: cost(settings.costs.cpuFlush))
+  }
+
+  mutating func free(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    guard let range = operation.gatherRange else {
+      if !operation.gathered.isEmpty {
+        // A copy that lost its race was never mapped.
+        for frame in operation.gathered { memory.release(frame, by: stamp(operation)) }
+        operation.gathered.removeAll(keepingCapacity: true)
+      }
+      return .through
+    }
+    let stamp = stamp(operation)
+    let count = operation.gathered.count + operation.tables.count
+    var freed = 0
+    // tlb_finish_mmu: the tables go with the flush, the pages of the batch after them.
+    for table in operation.tables { memory.release(table, by: stamp) }
+    for frame in operation.gathered where memory.release(frame, by: stamp) { freed += 1 }
+    effects.counters.framesFreed += UInt64(freed)
+    effects.counters.tablesFreed += UInt64(operation.tables.count)
+    if !operation.tables.isEmpty { report(.tablesFreed, operation, range, &effects) }
+    if !operation.gathered.isEmpty { report(.framesFreed, operation, range, &effects) }
+    operation.gathered.removeAll(keepingCapacity: true)
+    operation.tables.removeAll(keepingCapacity: true)
+    operation.gatherFirst = .max
+    operation.gatherEnd = 0
+    return count == 0 ? .through : .next(after: cost(settings.costs.frameFree, times: count))
+  }
+
+  mutating func destroySpace(_ operation: inout Operation) -> StepOutcome {
+    let space = operation.space!
+    // Who works on the page table without the mmap lock has it still (mmget); its end wakes this one.
+    if spaces[space].operations.contains(where: { $0 != operation.id && worksWithoutLock($0) }) { return .blocked }
+    precondition(spaces[space].references.heldCount == 0, "an exit has dropped every reference")
+    memory.release(spaces[space].root, by: stamp(operation))
+    // Who still waits for the lock finds the address space gone.
+    for waiter in spaces[space].lock.waiting { wake(waiter.operation) }
+    spaces.remove(space)
+    return .through
+  }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The step lists of every operation, one column of `reference/linux-mm.md` §3. An operation that the column's kernels
+/// do not have has an empty list.
+struct StepLists {
+  /// By `OperationKind.rawValue`.
+  private let lists: [[Step]]
+
+  /// - Parameter orders: those that somebody wrote, in the place of the column's own.
+  init(_ column: KernelColumn, orders: [UserOrder] = []) {
+    lists = OperationKind.allCases.map { kind in
+      orders.last { $0.kind == kind && $0.column == column }?.steps ?? StepLists.list(kind, column)
+    }
+  }
+
+  subscript(kind: OperationKind) -> [Step] {
+    @inline(__always) get { lists[Int(kind.rawValue)] }
+  }
+
+  /// C, I and F of a full gather batch, inside S…E, under the page-table lock until I is over.
+  private static let batch: [Step] = [.cpuFlush, .flushSite, .unlockTable, .free, .again]
+  /// What `tlb_finish_mmu` does.
+  private static let finish: [Step] = [.cpuFlush, .flushSite, .free]
+  /// unmap_region: E comes before the tables are unlinked; C, I, F and T with tlb_finish_mmu.
+  private static let unmapRegion: [Step] = [.start, .hold, .zap] + batch + [.end, .unlinkTables] + finish
+
+  /// COW break (`wp_page_copy`), I under the page-table lock.
+  private static func copyOnWrite(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014:
+      [
+        .start, .hold, .lockTable, .clearEntry, .cpuFlush, .flushSite, .changePTE, .setNew, .unlockTable, .end, .free,
+      ]
+    case .now:
+      [.start, .hold, .lockTable, .clearEntry, .cpuFlush, .flushSite, .setNew, .unlockTable, .end, .free]
+    }
+  }
+
+  static func list(_ kind: OperationKind, _ column: KernelColumn) -> [Step] {
+    switch kind {
+    case .mmap:
+      return [.lockWrite, .insertArea, .unlock, .done]
+    case .munmap:
+      // do_munmap: areas leave first; since 4.20 the rest runs under the lock for read.
+      let begin: [Step] = [.lockWrite, .checkBlocks, .detachAreas]
+      return begin + (column == .now ? [.downgrade] : []) + unmapRegion + [.unlock, .done]
+    case .dontNeed:
+      return [.lockRead, .checkBlocks, .start, .hold, .zap] + batch + [.end] + finish + [.unlock, .done]
+    case .mprotect:
+      return [.lockWrite, .checkBlocks, .changeAreas] + changeProtection(column) + [.unlock, .done]
+    case .numaHint:
+      return [.lockRead] + changeProtection(column) + [.unlock, .done]
+    case .clearSoftDirty:
+      return [column == .now ? .lockWrite : .lockRead] + changeProtection(column) + [.unlock, .done]
+    case .mremap:
+      return [.lockWrite, .checkBlocks, .insertMovedArea, .start, .hold] + movePageTables(column)
+        + [.detachAreas, .beginGather] + unmapRegion + [.unlock, .done]
+    case .fork:
+      return [
+        .lockWrite, .createChild,
+        .nextArea, .start, .hold, .copyEntries, .end, .nextAreaAgain,
+        .cpuFlush,
+      ] + (column == .now ? [.flushSite] : []) + [.unlock, .done]
+    case .exit:
+      // The subscriber is gone after `release`: no S, no E, no I.
+      return [
+        .lockWrite, .release, .detachAreas,
+        .zap, .cpuFlush, .unlockTable, .free, .again,
+        .unlinkTables, .cpuFlush, .free, .destroySpace, .done,
+      ]
+    case .oomReap:
+      guard column == .now else { return [] }
+      return [.tryLockRead, .markReaped, .start, .hold, .zap] + batch + [.end] + finish + [.unlock, .done]
+    case .clearYoung:
+      // x86 clears Accessed without C, and so without I (3.15 on).
+      return [.clearYoung, .young, .done]
+    case .ksmWriteProtect:
+      return ksm([.setReadOnly], column)
+    case .ksmReplacePage:
+      // put-old comes before E, under the page-table lock.
+      return ksm([.setShared, .free], column)
+    case .migratePages:
+      return migrate(column)
+    case .uffdioMove:
+      guard column == .now else { return [] }
+      return [
+        .lockRead, .nextPage, .start, .hold, .lockTables, .clearPage, .cpuFlush, .flushSite, .setMoved, .unlockTable,
+        .end, .nextPageAgain, .unlock, .done,
+      ]
+    case .cpuAccess:
+      return [.access, .lockRead, .service, .resolve] + copyOnWrite(column) + [.unlockAgain, .done]
+    case .pageRequestGroup:
+      return [.nextMember, .lockRead, .service, .resolve] + copyOnWrite(column) + [.unlockAgain, .respond, .done]
+    case .unmap:
+      // Strict unmap of a PAGING domain: entries, tables, I with completion, then the frames.
+      return [
+        .lockWrite, .zap, .flushSite, .unlockTable, .free, .again,
+        .unlinkTables, .flushSite, .free, .unlock, .done,
+      ]
+    case .detach:
+      return [.cut, .flushSite, .drain, .forget, .done]
+    }
+  }
+
+  /// change_protection. No I of its own in 2014: what E* runs must do.
+  private static func changeProtection(_ column: KernelColumn) -> [Step] {
+    [.start, .hold, .protect, .end, .cpuFlush] + (column == .now ? [.flushSite] : [])
+  }
+
+  /// move_page_tables: one C for all before E (2014), C and I for each table under both locks (now).
+  private static func movePageTables(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014: [.moveEntries, .moveAgain, .cpuFlush, .end]
+    case .now: [.moveEntriesLocked, .cpuFlush, .flushSite, .unlockTable, .moveAgain, .end]
+    }
+  }
+
+  /// write_protect_page and replace_page: S clear C I set, `change_pte` before the entry is set until 2024.
+  private static func ksm(_ set: [Step], _ column: KernelColumn) -> [Step] {
+    let hook: [Step] = column == .linux2014 ? [.changePTE] : []
+    return [.lockRead, .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite] + hook + set
+      + [.unlockTable, .end, .nextPageAgain, .unlock, .done]
+  }
+
+  private static func migrate(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014:
+      [
+        .nextPage, .lockTable, .clearPage, .cpuFlush, .setMigration, .unlockTable, .invalidatePage,
+        .copyPage, .remap, .free, .nextPageAgain, .done,
+      ]
+    case .now:
+      [
+        .nextPage, .start, .hold, .lockTable, .clearPage, .flushSiteWhole, .setMigration, .unlockTable, .end,
+        .cpuFlush, .copyPage, .remap, .free, .nextPageAgain, .done,
+      ]
+    }
+  }
+}

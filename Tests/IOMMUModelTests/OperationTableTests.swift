@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: each row of the operation table fires its letters in the order of its column, under the locks of its column
+// (`reference/linux-mm.md` §3). Method: one operation under `invalidate-range`, all durations zero, a device that
+// completes at once; after the turn of the first P, which locks are held.
+@testable import IOMMUModel
+import Testing
+
+@Suite struct OperationTableTests {
+  /// S, P, C, F, T, E as in design §4; `.` the flush site, `p` invalidate_page, `c` change_pte, `I` a flush that is
+  /// complete, `u` tables unlinked, `R` release.
+  static func sign(_ letter: OperationStep.Letter) -> Character {
+    switch letter {
+    case .start: "S"
+    case .hold: "h"
+    case .entries: "P"
+    case .cpuFlush: "C"
+    case .flushSite: "."
+    case .flushed: "I"
+    case .framesFreed: "F"
+    case .tablesUnlinked: "u"
+    case .tablesFreed: "T"
+    case .end: "E"
+    case .changePTE: "c"
+    case .invalidatePage: "p"
+    case .young: "y"
+    case .release: "R"
+    case .drain: "d"
+    case .lockWait: "w"
+    }
+  }
+
+  struct Row: CustomTestStringConvertible {
+    var kind: OperationKind
+    var column: KernelColumn
+    var letters: String
+    /// What is held at the first P: the mmap lock for write or read, or none; and whether the page-table lock stays
+    /// beyond the turn.
+    var mmapLock: Character
+    var tableLock: Bool
+    var testDescription: String { "\(kind.name), \(column.name)" }
+
+    init(
+      _ kind: OperationKind, _ column: KernelColumn, _ letters: String, _ mmapLock: Character, _ tableLock: Bool = false
+    ) {
+      (self.kind, self.column, self.letters, self.mmapLock, self.tableLock) = (
+        kind, column, letters, mmapLock, tableLock
+      )
+    }
+  }
+
+  static let rows: [Row] = [
+    Row(.munmap, .linux2014, "SPEIuC.ITF", "W"),
+    Row(.munmap, .now, "SPEIuC.ITF", "R"),
+    Row(.exit, .linux2014, "RIPuCTF", "W"),
+    Row(.exit, .now, "RIPuCTF", "W"),
+    Row(.dontNeed, .linux2014, "SPEIC.IF", "R"),
+    Row(.dontNeed, .now, "SPEIC.IF", "R"),
+    Row(.oomReap, .now, "SPEIC.IF", "R"),
+    Row(.mprotect, .linux2014, "SPEIC", "W"),
+    Row(.mprotect, .now, "SPEIC.I", "W"),
+    Row(.numaHint, .linux2014, "SPEIC", "R"),
+    Row(.numaHint, .now, "SPEIC.I", "R"),
+    Row(.clearSoftDirty, .linux2014, "SPEIC", "R"),
+    Row(.clearSoftDirty, .now, "SPEIC.I", "W"),
+    // The old range is then unmapped: S, no P any more, E, and its table goes.
+    Row(.mremap, .linux2014, "SPCEISEIuC.IT", "W"),
+    Row(.mremap, .now, "SPC.IEISEIuC.IT", "W", true),
+    Row(.fork, .linux2014, "SPEIC", "W"),
+    Row(.fork, .now, "SPEIC.I", "W"),
+    Row(.cpuAccess, .linux2014, "SPC.IPEIF", "R", true),
+    Row(.cpuAccess, .now, "SPC.IPEIF", "R", true),
+    Row(.ksmWriteProtect, .linux2014, "SPC.IPEI", "R", true),
+    Row(.ksmWriteProtect, .now, "SPC.IPEI", "R", true),
+    Row(.ksmReplacePage, .linux2014, "SPC.IPFEI", "R", true),
+    Row(.ksmReplacePage, .now, "SPC.IPFEI", "R", true),
+    // 2014 as reclaim: C under the lock, invalidate_page behind it. Now I comes first, for the whole address space.
+    Row(.migratePages, .linux2014, "PCPpIPF", "-", true),
+    Row(.migratePages, .now, "SP.IPEICPF", "-", true),
+    Row(.uffdioMove, .now, "SPC.IPEI", "R", true),
+    Row(.clearYoung, .linux2014, "PyI", "-"),
+    Row(.clearYoung, .now, "PyI", "-"),
+  ]
+
+  @Test func `the rows are those of the operation table, in both columns`() {
+    for column in KernelColumn.allCases {
+      for (kind, _) in Cell.rows where Cell(kind, .small, column, .none).exists && kind != .pageRequestGroup {
+        #expect(Self.rows.contains { $0.kind == kind && $0.column == column }, "\(kind.name), \(column.name)")
+      }
+    }
+  }
+
+  @Test(arguments: rows)
+  func `the letters come in the column's order, and P under the column's locks`(row: Row) throws {
+    var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.kernel = row.column }
+    let area = PageRange(first: 0x100, count: 16)
+    try bench.store(space, 0x100, 3)
+    let other = try bench.addressSpace()
+    switch row.kind {
+    case .cpuAccess: try bench.start(.fork(space))
+    case .ksmReplacePage:
+      try bench.map(other, 0x100, 16)
+      try bench.store(other, 0x100, 3)
+      try bench.start(.ksmWriteProtect(space, area))
+      try bench.start(.ksmWriteProtect(other, area))
+    case .uffdioMove: try bench.map(space, 0x2000, 16)
+    default: break
+    }
+    try bench.finish([device])
+    if row.kind == .clearYoung { _ = try bench.load(space, 0x100, cpu: 1) }
+
+    let request: OperationRequest =
+      switch row.kind {
+      case .munmap: .munmap(space, area)
+      case .dontNeed: .dontNeed(space, area)
+      case .mprotect: .mprotect(space, area, .read)
+      case .fork: .fork(space)
+      case .exit: .exit(space)
+      case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: 0x100 << 12, value: 9))
+      case .mremap: .mremap(space, area, to: 0x2010)
+      case .numaHint: .numaHint(space, area)
+      case .clearSoftDirty: .clearSoftDirty(space)
+      case .clearYoung: .clearYoung(space, area)
+      case .oomReap: .oomReap(space)
+      case .ksmWriteProtect: .ksmWriteProtect(space, area)
+      case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: 0x100)
+      case .migratePages: .migratePages(space, area)
+      case .uffdioMove: .uffdioMove(space, area, to: 0x2000)
+      default: throw Surprise()
+      }
+    let id = try bench.start(request)
+    var held: (mmap: Character, table: Bool)?
+    while bench.outcome(id) == nil {
+      if held == nil, bench.letters(of: id).contains(.entries) {
+        let lock = bench.machine.spaces[space].lock
+        held = (lock.writer != .none ? "W" : lock.readers > 0 ? "R" : "-", !bench.machine.tableLocks.held.isEmpty)
+      }
+      let vector = bench.owed(device).reduce(UInt32(0)) { $0 | 1 << UInt32($1.itag) }
+      if vector != 0 { try bench.apply(.complete(device, itagVector: vector)) }
+      bench.turn()
+    }
+    #expect(bench.outcome(id)?.status == .success)
+    #expect(String(bench.letters(of: id).map(Self.sign)) == row.letters)
+    #expect(held?.mmap == row.mmapLock)
+    #expect(held?.table == row.tableLock)
+    #expect(bench.verdicts.isEmpty)
+    #expect(bench.machine.tableLocks.held.isEmpty && bench.machine.pageLocks.held.isEmpty)
+  }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goal: every memory operation has its method, does what its name says over the network, and says what is wrong with a
+// request. Method: one machine of each kernel; data is stored and loaded by CPUs, so that what moved can be seen.
+import Foundation
+import LabProtocol
+import RPCClient
+import Testing
+
+@Suite struct MemoryMethodsTests {
+  /// Calls with an address space's fields before the rest; answers the operation.
+  func operation(_ bench: Bench, _ method: LabMethod, _ rest: String = "", space: String? = nil) throws -> LabOperation
+  {
+    bench.client.note(method)
+    let json =
+      "{\"machine\":\"\(bench.machine)\",\"addressSpace\":\"\(space ?? bench.space)\"\(rest.isEmpty ? "" : ",")\(rest)}"
+    let reply = try bench.client.rpc.call(method.path, json: json)
+    try #require(reply.failure == nil, "\(method) \(json): \(reply.text)")
+    // Every response of an operation has the same one field.
+    return try Array(reply.text.utf8).withUnsafeBytes { try LabCodec.decode(LabMunmapResponse.self, json: $0) }
+      .operation
+  }
+
+  func store(_ bench: Bench, _ address: UInt64, _ value: UInt64, space: String? = nil) throws {
+    let done = try operation(
+      bench, .store, "\"address\":\"\(Hex.string(address))\",\"value\":\"\(Hex.string(value))\"", space: space)
+    #expect(done.status == .success)
+  }
+
+  let base = Bench.base
+  var range: String { "\"address\":\"\(Hex.string(base))\",\"byteCount\":\"0x2000\"" }
+
+  func bench(_ lab: Lab, _ kernel: LabKernel) throws -> Bench {
+    let settings = LabMachineSettings.with {
+      $0.costs.preset = .zero
+      $0.kernel = kernel
+    }
+    let bench = try Bench(try lab.client(), settings: settings)
+    try bench.mmap()
+    return bench
+  }
+
+  @Test("memory operations of both kernels over the network", arguments: [LabKernel.kernel2014, .now])
+  func operations(kernel: LabKernel) async throws {
+    try await Lab.run(loops: 2) { lab in
+      let bench = try bench(lab, kernel)
+      try store(bench, base, 5)
+      try store(bench, base + 0x1000, 6)
+
+      #expect(try operation(bench, .clearYoung, range).pageCount == 2)
+      #expect(try operation(bench, .clearYoung, range).pageCount == 0)
+      #expect(try operation(bench, .numaHint, range).status == .success)
+      #expect(try bench.load() == "0x5")
+      #expect(try bench.load(base + 0x1000) == "0x6")
+      #expect(try operation(bench, .clearSoftDirty).status == .success)
+      #expect(try operation(bench, .migratePages, range).pageCount == 2)
+      #expect(try bench.load(base + 0x1000) == "0x6")
+
+      // The writes bring the write right back that the soft-dirty clear took away.
+      try store(bench, base, 5)
+      try store(bench, base + 0x1000, 6)
+
+      let other: LabCreateAddressSpaceResponse = try bench.client.call(
+        .createAddressSpace, LabCreateAddressSpaceRequest.with { $0.machine = bench.machine })
+      let area = "\"address\":\"\(Hex.string(base))\",\"byteCount\":\"0x2000\",\"read\":true,\"write\":true"
+      #expect(try operation(bench, .mmap, area, space: other.addressSpace).status == .success)
+      try store(bench, base, 5, space: other.addressSpace)
+      try store(bench, base + 0x1000, 7, space: other.addressSpace)
+      for space in [bench.space, other.addressSpace] {
+        #expect(try operation(bench, .ksmWriteProtect, range, space: space).pageCount == 2)
+      }
+      let merged = try operation(
+        bench, .ksmReplacePage,
+        range + ",\"keeper\":\"\(other.addressSpace)\",\"keeperAddress\":\"\(Hex.string(base))\"")
+      #expect(merged.pageCount == 1 && merged.kind == .ksmReplacePage)
+      #expect(try bench.load() == "0x5")
+
+      let moved = try operation(bench, .mremap, range + ",\"destination\":\"\(Hex.string(base + 0x100_0000))\"")
+      #expect(moved.status == .success)
+      #expect(try bench.load(base + 0x100_1000) == "0x6")
+    }
+  }
+
+  @Test("UFFDIO_MOVE and the OOM reaper are in today's kernels, and refused by those of 2014")
+  func kernels() async throws {
+    try await Lab.run { lab in
+      let now = try bench(lab, .now)
+      try store(now, base, 5)
+      let two =
+        "\"address\":\"\(Hex.string(base))\",\"byteCount\":\"0x1000\",\"destination\":\"\(Hex.string(base + 0x2000))\""
+      #expect(try operation(now, .uffdioMove, two).pageCount == 1)
+      #expect(try now.load(base + 0x2000) == "0x5")
+      #expect(try operation(now, .uffdioMove, two).status == .busy)
+      #expect(try operation(now, .oomReap).status == .success)
+      let load = try operation(now, .load, "\"address\":\"\(Hex.string(base))\"")
+      #expect(load.status == .accessDenied)
+
+      let old = try bench(lab, .kernel2014)
+      let fields = "{\"machine\":\"\(old.machine)\",\"addressSpace\":\"\(old.space)\""
+      for (method, json) in [(LabMethod.oomReap, fields + "}"), (.uffdioMove, fields + ",\(two)}")] {
+        let failure = try old.client.failure(method, json)
+        #expect(failure.code == "failed_precondition" && failure.reason == "NOT_IN_THIS_KERNEL")
+      }
+    }
+  }
+
+  @Test("what is wrong with a move or a merge is named, and nothing has changed")
+  func refusals() async throws {
+    try await Lab.run { lab in
+      let bench = try bench(lab, .now)
+      try store(bench, base, 5)
+      let before = try bench.stateHash()
+      let cases: [(LabMethod, String, String, [String])] = [
+        (.mremap, "\"destination\":\"\(Hex.string(base + 0x1000))\"", "OVERLAPS_SOURCE", ["address", "destination"]),
+        (.mremap, "\"destination\":\"\(Hex.string(base + 0x2000))\"", "OVERLAPS_AREA", ["byteCount", "destination"]),
+        (.mremap, "\"destination\":\"0x1001\"", "MISALIGNED", ["destination"]),
+        (.mremap, "\"destination\":\"0x7ffffffff000\"", "RANGE_OUTSIDE_ADDRESS_SPACE", ["byteCount", "destination"]),
+        (.mremap, "\"destination\":\"4096\"", "DECIMAL_NUMBER", ["destination"]),
+        (.uffdioMove, "", "MISSING_FIELD", ["destination"]),
+        (.ksmReplacePage, "\"keeper\":\"as-00090009\",\"keeperAddress\":\"0x0\"", "UNKNOWN_ADDRESS_SPACE", ["keeper"]),
+        (
+          .ksmReplacePage, "\"keeper\":\"\(bench.space)\",\"keeperAddress\":\"0x7ffffffff000\"",
+          "RANGE_OUTSIDE_ADDRESS_SPACE", ["byteCount", "keeperAddress"]
+        ),
+        (.ksmReplacePage, "\"keeperAddress\":\"0x0\"", "MISSING_FIELD", ["keeper"]),
+      ]
+      for (method, rest, reason, fields) in cases {
+        let json =
+          "{\"machine\":\"\(bench.machine)\",\"addressSpace\":\"\(bench.space)\",\(range)\(rest.isEmpty ? "" : ",")\(rest)}"
+        let failure = try bench.client.failure(method, json)
+        #expect(failure.reason == reason && failure.fields == fields, "\(method) \(rest): \(failure)")
+        #expect(try bench.stateHash() == before)
+      }
+    }
+  }
+}
