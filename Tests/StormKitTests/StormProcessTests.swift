@@ -30,6 +30,9 @@ import Testing
     return (lines.joined(separator: "\n"), child.ending)
   }
 
+  /// How a run ends; on its own, so that a test that fails shows it.
+  static func ending(_ arguments: [String]) throws -> String { try run(arguments, capturesError: true).ending }
+
   static let small = [
     "storm", "--processes", "2", "--devices-per-process", "4", "--accesses", "8000", "--dilation", "20", "--json",
   ]
@@ -67,10 +70,11 @@ import Testing
   }
 
   @Test func `Wrong usage ends with 2, and an unreachable service with 3`() throws {
-    #expect(try Self.run(["storm", "--pattern", "spiral"], capturesError: true).ending == "exit code 2")
-    #expect(try Self.run(["storm", "--no-such-option"], capturesError: true).ending == "exit code 2")
-    #expect(try Self.run(["storm", "--pri-allocation", "99"], capturesError: true).ending == "exit code 2")
-    #expect(try Self.run(["storm", "--connect", "127.0.0.1:1"], capturesError: true).ending == "exit code 3")
+    let endings = [
+      try Self.ending(["storm", "--pattern", "spiral"]), try Self.ending(["storm", "--no-such-option"]),
+      try Self.ending(["storm", "--pri-allocation", "99"]), try Self.ending(["storm", "--connect", "127.0.0.1:1"]),
+    ]
+    #expect(endings == ["exit code 2", "exit code 2", "exit code 2", "exit code 3"])
   }
 
   @Test func `The demo goes wrong under flush-at-start and right under invalidate-range`() throws {
