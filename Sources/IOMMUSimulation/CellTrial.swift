@@ -18,9 +18,7 @@ public struct CellTrial {
   private var effects = Effects()
   private var grants: [HeldGrant] = []
   private var owed: [(device: DeviceID, invalidation: Invalidation)] = []
-  private var devices: [DeviceID] = []
-  private var space = AddressSpaceID(rawValue: 0)
-  private var other = AddressSpaceID(rawValue: 0)
+  private let scene: CellScene
   private var tried: OperationID?
   private let usesCPU: Bool
   private var reply: TranslationAnswer?
@@ -33,10 +31,6 @@ public struct CellTrial {
     var answer: TranslationAnswer
   }
 
-  private static let pasid: PASID = 5
-  private static let area = PageRange(first: 0x200, count: 16)
-  private static let bystander: PageNumber = 0x1000
-  private static let destination: PageNumber = 0x2003
   /// Turns of the operation before the trial says that it waits for ever.
   private static let turnLimit = 10_000
 
@@ -45,91 +39,27 @@ public struct CellTrial {
   public init(_ cell: Cell, usesCPU: Bool) {
     self.cell = cell
     self.usesCPU = usesCPU
-    var settings = Settings()
-    settings.frameCount = 256
-    settings.costs = .zero
-    settings.kernel = cell.column
-    if let order = cell.order { settings.orders = [order] }
-    settings.gatherBatch = cell.size == .fullBatch ? 4 : 64
-    machine = Machine(settings: settings)
-    prepare()
+    (scene, machine) = CellScene.make(cell, costs: .zero, seed: 1)
     run()
   }
 
   /// Whether the operation has returned with success.
   public var isDone: Bool { outcome?.status == .success || groupAnswered }
 
-  // MARK: The scene
-
-  private mutating func prepare() {
-    guard case .addressSpace(let space)? = apply(.createAddressSpace),
-      case .addressSpace(let other)? = apply(.createAddressSpace)
-    else { preconditionFailure("two address spaces fit") }
-    (self.space, self.other) = (space, other)
-    start(.mmap(space, Self.area, .readWrite, pageSizeLog2: 12))
-    start(.mmap(space, PageRange(first: Self.bystander, count: 1), .readWrite, pageSizeLog2: 12))
-    if cell.size == .sharedTable {
-      start(.mmap(space, PageRange(first: Self.area.end, count: 1), .readWrite, pageSizeLog2: 12))
-    }
-    let count: UInt64 = cell.size == .fullBatch ? 6 : 2
-    for page in pages(count) { store(space, page, 7) }
-    store(space, Self.bystander, 1)
-    switch cell.kind {
-    case .cpuAccess, .pageRequestGroup: start(.fork(space))
-    case .ksmReplacePage:
-      start(.mmap(other, Self.area, .readWrite, pageSizeLog2: 12))
-      for page in pages(count) { store(other, page, 7) }
-      start(.ksmWriteProtect(other, Self.area))
-      start(.ksmWriteProtect(space, Self.area))
-    case .uffdioMove:
-      start(.mmap(space, PageRange(first: Self.destination, count: 16), .readWrite, pageSizeLog2: 12))
-    default: break
-    }
-    for rid in [8, 9] as [UInt16] {
-      guard case .device(let device, _)? = apply(.registerDevice(DeviceProfile(rid: rid, retryLimit: 1))) else {
-        preconditionFailure("two devices fit")
-      }
-      apply(.attach(device, Self.pasid, .addressSpace(space, cell.strategy)))
-      devices.append(device)
-    }
-  }
-
-  private func pages(_ count: UInt64) -> Range<PageNumber> { Self.area.first..<Self.area.first + count }
-
-  private var request: OperationRequest? {
-    switch cell.kind {
-    case .munmap: .munmap(space, Self.area)
-    case .dontNeed: .dontNeed(space, Self.area)
-    case .mprotect: .mprotect(space, Self.area, .read)
-    case .fork: .fork(space)
-    case .exit: .exit(space)
-    case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: Self.area.first << 12, value: 9))
-    case .mremap: .mremap(space, Self.area, to: Self.destination)
-    case .numaHint: .numaHint(space, Self.area)
-    case .clearSoftDirty: .clearSoftDirty(space)
-    case .clearYoung: .clearYoung(space, Self.area)
-    case .oomReap: .oomReap(space)
-    case .ksmWriteProtect: .ksmWriteProtect(space, Self.area)
-    case .ksmReplacePage: .ksmReplacePage(space, Self.area, keeper: other, keeperFirst: Self.area.first)
-    case .migratePages: .migratePages(space, Self.area)
-    case .uffdioMove: .uffdioMove(space, Self.area, to: Self.destination)
-    case .mmap, .unmap, .detach, .pageRequestGroup: nil
-    }
-  }
-
   // MARK: The trial
 
   private mutating func run() {
     act()
-    if let request {
+    if let request = scene.request(cell) {
       guard case .operation(let id)? = apply(.start(request)) else { return }
       tried = id
     } else {
       // The second device asks for the right to write: a COW break by the fault handler.
       apply(
         .pageRequest(
-          devices[1],
-          PageRequest(pasid: Self.pasid, page: Self.area.first, rights: .readWrite, groupIndex: 1, last: true)))
+          scene.devices[1],
+          PageRequest(pasid: CellScene.pasid, page: CellScene.area.first, rights: .readWrite, groupIndex: 1, last: true)
+        ))
       _ = machine.run(until: machine.time, limit: 1, into: &effects)
       tried = machine.enabledTurns().compactMap(\.operation).first
       take()
@@ -159,9 +89,9 @@ public struct CellTrial {
       for write in [false, true] where !write || grant.answer.rights.contains(.write) {
         apply(
           .dma(
-            devices[0],
+            scene.devices[0],
             DMARequest(
-              tag: 1, write: write, translated: true, pasid: Self.pasid, address: grant.answer.physicalAddress,
+              tag: 1, write: write, translated: true, pasid: CellScene.pasid, address: grant.answer.physicalAddress,
               page: grant.page, value: 0xd)))
         settle()
       }
@@ -172,7 +102,7 @@ public struct CellTrial {
     while let (device, invalidation) = owed.first {
       owed.removeFirst()
       // The second device holds nothing.
-      if device == devices[0] {
+      if device == scene.devices[0] {
         grants.removeAll { invalidation.range.contains($0.page) && $0.answer.order < invalidation.order }
       }
       apply(.complete(device, itagVector: 1 << UInt32(invalidation.itag)))
@@ -182,11 +112,12 @@ public struct CellTrial {
 
   /// Fills the ATC again.
   private mutating func ask() {
-    for page in Array(pages(cell.size == .fullBatch ? 6 : 1)) {
+    for page in Array(CellScene.pages(cell.size == .fullBatch ? 6 : 1)) {
       for noWrite in [true, false] {
         reply = nil
         apply(
-          .translate(devices[0], TranslationRequest(tag: 2, pasid: Self.pasid, page: page, noWrite: noWrite)))
+          .translate(scene.devices[0], TranslationRequest(tag: 2, pasid: CellScene.pasid, page: page, noWrite: noWrite))
+        )
         guard let answer = reply, !answer.rights.isEmpty else { continue }
         // An answer with less rights does not push the one with more out of the ATC.
         let isOld = grants.contains {
@@ -201,33 +132,34 @@ public struct CellTrial {
     // A page that nobody has touched is in no IOTLB: its way through the tables is walked each time.
     apply(
       .translate(
-        devices[0], TranslationRequest(tag: 4, pasid: Self.pasid, page: Self.area.end - 1, noWrite: true)))
+        scene.devices[0],
+        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: CellScene.area.end - 1, noWrite: true)))
   }
 
   /// A CPU loads from the first and the last of the pages; where it faults, it waits for the locks.
   private mutating func useCPU() {
     guard usesCPU else { return }
-    for page in cell.size == .fullBatch ? [Self.area.first, Self.area.first + 5] : [Self.area.first] {
-      apply(.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: page << 12))))
+    for page in cell.size == .fullBatch ? [CellScene.area.first, CellScene.area.first + 5] : [CellScene.area.first] {
+      apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: 0, kind: .load, address: page << 12))))
       settle()
     }
   }
 
   /// The device needs a page that the operation does not touch, and asks until its retries are used up.
   private mutating func struggle() {
-    let page = Self.bystander
+    let page = CellScene.bystander
     for attempt in 0..<3 {
       reply = nil
-      apply(.translate(devices[0], TranslationRequest(tag: 3, pasid: Self.pasid, page: page, noWrite: true)))
+      apply(.translate(scene.devices[0], TranslationRequest(tag: 3, pasid: CellScene.pasid, page: page, noWrite: true)))
       guard let answer = reply, answer.status == .success, answer.rights.isEmpty else { return }
       if attempt == 2 {
-        apply(.giveUp(devices[0], Self.pasid, page, .read))
+        apply(.giveUp(scene.devices[0], CellScene.pasid, page, .read))
         return
       }
       responses.removeAll()
       apply(
         .pageRequest(
-          devices[0], PageRequest(pasid: Self.pasid, page: page, rights: .read, groupIndex: 7, last: true)))
+          scene.devices[0], PageRequest(pasid: CellScene.pasid, page: page, rights: .read, groupIndex: 7, last: true)))
       settle()
       guard responses.contains(where: { $0.groupIndex == 7 && $0.code == .success }) else { return }
     }
@@ -261,15 +193,6 @@ public struct CellTrial {
     }
   }
 
-  private mutating func start(_ request: OperationRequest) {
-    guard case .operation? = apply(.start(request)) else { preconditionFailure("the scene can be set") }
-    settle()
-  }
-
-  private mutating func store(_ space: AddressSpaceID, _ page: PageNumber, _ value: UInt64) {
-    start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: page << 12, value: value)))
-  }
-
   private mutating func take() {
     counters.add(effects.counters)
     for effect in effects.list {
@@ -277,7 +200,7 @@ public struct CellTrial {
       case .translation(_, let answer): reply = answer
       case .pageResponse(let device, let response):
         responses.append(response)
-        if device == devices[1] { groupAnswered = response.code == .success }
+        if device == scene.devices[1] { groupAnswered = response.code == .success }
       case .invalidation(let device, let invalidation):
         owed.append((device, invalidation))
       case .step(let step): if step.operation == tried { letters.append(step.letter) }

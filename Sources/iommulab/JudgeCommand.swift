@@ -9,11 +9,22 @@ struct JudgeCommand: ParsableCommand {
     abstract: "What an operation's order of steps may earn under a strategy, before anything runs.",
     discussion: """
       The verdicts are read off the step list, for a correct device that does its worst; then the cell is tried on a small \
-      machine, and the two must agree. Without --operation and --strategy, every cell of the column is judged.
+      machine, and the two must agree. Without a file, --operation or --strategy, every cell of the column is judged.
 
-      Exit codes: 0 judged, 1 the trial found something else than the list allows, 2 usage.
+      A file holds an order of your own, for a patch that moves letters:
+
+        operation: dontneed       # \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))
+        column: now               # 2014 or now: the locks and the rest of the list
+        order: [S, P, C, F, I, E] # S, P, C, I, F, E, unlink
+        batch: [C, I, F]          # what a full gather batch runs; this is the default
+        strategies: [secondary-tlb]   # all by default; or one of your own:
+        strategy: {flush-at: [flush-site, end], empty-table: none, atc: true, release: true}
+
+      Exit codes: 0 judged, and with a file: every cell is safe; 1 a cell of the file earns a verdict, or a trial found \
+      something else than the list allows; 2 usage.
       """)
 
+  @Argument(help: "An order of letters, as YAML.") var file: String?
   @Option(help: ArgumentHelp("The operation; one of \(Self.operations).", valueName: "name")) var operation: String?
   @Option(help: ArgumentHelp("The strategy; see iommulab strategy list.", valueName: "name")) var strategy: String?
   @Option(help: "The kernels: 2014 or now.") var column = KernelColumn.now.name
@@ -35,6 +46,7 @@ struct JudgeCommand: ParsableCommand {
       throw ValidationError(
         "--column: '\(column)' is none of \(KernelColumn.allCases.map(\.name).joined(separator: ", "))")
     }
+    if let file { return try judge(try OrderFile(path: file)) }
     let rows = try chosenRows()
     let strategies = try chosenStrategies()
     let single = operation != nil && strategy != nil
@@ -54,6 +66,25 @@ struct JudgeCommand: ParsableCommand {
       for cell in judged { print(single ? cell.story : cell.line) }
     }
     if judged.contains(where: { !$0.agrees }) { throw ExitCode(1) }
+  }
+
+  private func judge(_ file: OrderFile) throws {
+    let cells = file.strategies.flatMap { name, strategy in
+      Cell.sizes(file.order.kind).map { size in
+        JudgedCell(Cell(file.order.kind, size, file.order.column, strategy, order: file.order), strategy: name)
+      }
+    }
+    if json {
+      print(
+        "{\"version\":1,\"column\":\"\(file.order.column.name)\",\"order\":[\(file.order.letters.map { "\"\($0)\"" }.joined(separator: ","))],"
+          + "\"cells\":[\(cells.map(\.json).joined(separator: ","))]}")
+    } else {
+      print(
+        "\(file.order.kind.name): \(file.order.letters.joined(separator: " ")), a full batch \(file.order.batch.joined(separator: " "))"
+      )
+      for cell in cells { print(cell.story + cell.costLine) }
+    }
+    if cells.contains(where: { !$0.agrees || !$0.judge.verdicts.isEmpty }) { throw ExitCode(1) }
   }
 
   private func chosenRows() throws -> [(kind: OperationKind, size: Cell.Size)] {
@@ -88,13 +119,22 @@ private struct JudgedCell {
   }
 
   var agrees: Bool { tried == judge.verdicts }
+
+  var costLine: String {
+    let cost = CellCost(cell)
+    func micro(_ nanoseconds: Double) -> String { "\((nanoseconds / 100).rounded() / 10) µs" }
+    return "\n  \(micro(cost.nanoseconds)) on average, of it \(micro(cost.flushNanoseconds)) for I; "
+      + "\((cost.invalidations * 10).rounded() / 10) invalidations for two devices"
+  }
+
   private var place: String {
     let size = cell.size != .small ? ", \(cell.size.name)" : ""
     return "\(cell.kind.name)\(size) under \(strategy), kernels of \(cell.column.name)"
   }
 
   var line: String {
-    "\(place): \(judge.verdicts.text)" + (agrees ? "" : " — but the trial found \(tried.text)")
+    "\(place): \(judge.verdicts.isEmpty ? "no verdict" : judge.verdicts.text)"
+      + (agrees ? "" : " — but the trial found \(tried.text)")
   }
 
   var story: String {
@@ -111,7 +151,10 @@ private struct JudgedCell {
     let chains = judge.chains.map { chain in
       "\"\(chain.kind.name)\":[\(chain.steps.map { "\"\($0)\"" }.joined(separator: ","))]"
     }
+    let cost = CellCost(cell, runs: 50)
     return "{\"operation\":\"\(cell.kind.identifier)\",\"size\":\"\(cell.size.name)\",\"strategy\":\"\(strategy)\","
-      + "\"verdicts\":[\(list(judge.verdicts))],\"tried\":[\(list(tried))],\"chains\":{\(chains.joined(separator: ","))}}"
+      + "\"verdicts\":[\(list(judge.verdicts))],\"tried\":[\(list(tried))],\"chains\":{\(chains.joined(separator: ","))},"
+      + "\"meanNanoseconds\":\(Int(cost.nanoseconds)),\"meanFlushNanoseconds\":\(Int(cost.flushNanoseconds)),"
+      + "\"meanInvalidations\":\(cost.invalidations)}"
   }
 }

@@ -92,7 +92,9 @@ struct SimulateCommands: ParsableCommand {
       performed += commands.turns
       current += 1
     }
-    print("seeds \(seed)…\(current - 1): \(performed) turns, \(accepted) commands accepted, \(refused) refused, every replay equal")
+    print(
+      "seeds \(seed)…\(current - 1): \(performed) turns, \(accepted) commands accepted, \(refused) refused, every replay equal"
+    )
   }
 }
 

@@ -104,6 +104,31 @@ import Testing
     }
   }
 
+  @Test("an order of letters goes into a machine by its settings, and comes back from them")
+  func orders() async throws {
+    try await Lab.run { lab in
+      let client = try lab.client()
+      let settings = LabMachineSettings.with {
+        $0.costs.preset = .zero
+        $0.orders = [
+          .with {
+            $0.operation = .madviseDontNeed
+            $0.letters = ["S", "I", "P", "C", "F", "E"]
+          }
+        ]
+      }
+      let bench = try Bench(client, settings: settings)
+      let shown: LabGetMachineResponse = try client.call(
+        .getMachine, LabGetMachineRequest.with { $0.machine = bench.machine })
+      #expect(shown.machine.settings.orders.map(\.letters) == [["S", "I", "P", "C", "F", "E"]])
+      #expect(shown.machine.settings.orders[0].batch == ["C", "I", "F"])
+      let wrong = "{\"settings\":{\"orders\":[{\"operation\":\"OPERATION_KIND_FORK\",\"letters\":[\"P\"]}]}}"
+      let failure = try client.failure(.createMachine, wrong)
+      #expect(
+        failure.reason == "BAD_SETTINGS" && failure.fields == ["settings.orders"] && failure.message.contains("fork"))
+    }
+  }
+
   @Test("what is wrong with a move or a merge is named, and nothing has changed")
   func refusals() async throws {
     try await Lab.run { lab in

@@ -58,8 +58,9 @@ public struct UserOrder: Equatable, Sendable {
     let change = letters.firstIndex(of: "P")!
     var body: [Step] = []
     for (index, letter) in letters.enumerated() {
-      // Before P nothing was gathered: C and I take the whole range.
-      if index < change && (letter == "C" || letter == "I") { body.append(.gatherRange) }
+      // Before P nothing was gathered, and after F nothing is any more: C and I take the whole range.
+      let isEmpty = index < change || letters[..<index].contains("F")
+      if isEmpty && (letter == "C" || letter == "I") { body.append(.gatherRange) }
       body += Self.steps(letter, kind, batch: batch)
     }
     steps = own[..<first] + body + own[last...]

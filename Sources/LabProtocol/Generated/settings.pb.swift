@@ -407,11 +407,37 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
     set {_uniqueStorage()._kernel = newValue}
   }
 
+  /// Orders of letters in the place of the kernel's own; at most one for an operation.
+  public var orders: [LabStepOrder] {
+    get {_storage._orders}
+    set {_uniqueStorage()._orders = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// An order of letters that somebody wrote: what a patch would make of an operation. Locks and areas stay.
+public nonisolated struct LabStepOrder: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// One of MUNMAP, MADVISE_DONT_NEED, MPROTECT, NUMA_HINT, CLEAR_SOFT_DIRTY, OOM_REAP, EXIT.
+  public var operation: LabOperationKind = .unspecified
+
+  /// `S`, `P`, `C`, `I`, `F`, `E`, `unlink`, from the first to the last.
+  public var letters: [String] = []
+
+  /// What a full gather batch runs before the zap goes on: `C`, `I`, `F`. Empty: all three.
+  public var batch: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 /// Durations of steps as distributions, times one factor.
@@ -755,7 +781,7 @@ nonisolated extension LabCostPreset: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0")
 
   fileprivate class _StorageClass {
     var _seed: UInt64? = nil
@@ -773,6 +799,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
     var _caches: LabCacheSizes? = nil
     var _limits: LabMachineLimits? = nil
     var _kernel: LabKernel = .unspecified
+    var _orders: [LabStepOrder] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -798,6 +825,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       _caches = source._caches
       _limits = source._limits
       _kernel = source._kernel
+      _orders = source._orders
     }
   }
 
@@ -831,6 +859,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         case 13: try { try decoder.decodeSingularMessageField(value: &_storage._caches) }()
         case 14: try { try decoder.decodeSingularMessageField(value: &_storage._limits) }()
         case 15: try { try decoder.decodeSingularEnumField(value: &_storage._kernel) }()
+        case 16: try { try decoder.decodeRepeatedMessageField(value: &_storage._orders) }()
         default: break
         }
       }
@@ -888,6 +917,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       if _storage._kernel != .unspecified {
         try visitor.visitSingularEnumField(value: _storage._kernel, fieldNumber: 15)
       }
+      if !_storage._orders.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._orders, fieldNumber: 16)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -912,10 +944,51 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         if _storage._caches != rhs_storage._caches {return false}
         if _storage._limits != rhs_storage._limits {return false}
         if _storage._kernel != rhs_storage._kernel {return false}
+        if _storage._orders != rhs_storage._orders {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension LabStepOrder: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".StepOrder"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0\u{1}letters\0\u{1}batch\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularEnumField(value: &self.operation) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.letters) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.batch) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.operation != .unspecified {
+      try visitor.visitSingularEnumField(value: self.operation, fieldNumber: 1)
+    }
+    if !self.letters.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.letters, fieldNumber: 2)
+    }
+    if !self.batch.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.batch, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: LabStepOrder, rhs: LabStepOrder) -> Bool {
+    if lhs.operation != rhs.operation {return false}
+    if lhs.letters != rhs.letters {return false}
+    if lhs.batch != rhs.batch {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

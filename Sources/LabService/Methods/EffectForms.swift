@@ -31,6 +31,14 @@ extension LabOperationKind {
   }
 }
 
+extension OperationKind {
+  /// nil: none that this build knows.
+  init?(_ kind: LabOperationKind) {
+    guard let known = Self.allCases.first(where: { LabOperationKind($0) == kind }) else { return nil }
+    self = known
+  }
+}
+
 extension OperationID {
   var text: String { ObjectID.text(.operation, UInt128(rawValue)) }
 }

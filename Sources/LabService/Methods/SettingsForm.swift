@@ -20,6 +20,22 @@ extension Settings {
     case .now: kernel = .now
     case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "kernel"))
     }
+    for order in message.orders {
+      guard let kind = OperationKind(order.operation) else {
+        throw .service(.badSettings, "an order needs an operation", fields: ["settings.orders.operation"])
+      }
+      guard !orders.contains(where: { $0.kind == kind }) else {
+        throw .service(
+          .badSettings, "there are two orders for \(kind.identifier)", fields: ["settings.orders.operation"])
+      }
+      do throws(UserOrder.Mistake) {
+        orders.append(
+          try UserOrder(
+            kind, kernel, letters: order.letters, batch: order.batch.isEmpty ? ["C", "I", "F"] : order.batch))
+      } catch {
+        throw .service(.badSettings, error.text, fields: ["settings.orders"])
+      }
+    }
     if message.hasCpuCount { cpuCount = UInt8(try within(message.cpuCount, 1...64, "cpuCount")) }
     if message.hasGatherBatchPages {
       gatherBatch = try within(message.gatherBatchPages, 1...10_240, "gatherBatchPages")
@@ -93,6 +109,13 @@ extension LabMachineSettings {
     switch settings.kernel {
     case .linux2014: kernel = .kernel2014
     case .now: kernel = .now
+    }
+    orders = settings.orders.map { order in
+      .with {
+        $0.operation = LabOperationKind(order.kind)
+        $0.letters = order.letters
+        $0.batch = order.batch
+      }
     }
     cpuCount = UInt32(settings.cpuCount)
     gatherBatchPages = settings.gatherBatch

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+import IOMMUModel
+
+/// The small machine on which a cell is tried or timed: an address space with a few pages, what the operation needs
+/// beside it, and two devices that share it under the cell's strategy.
+struct CellScene {
+  let space: AddressSpaceID
+  /// Another process, whose pages KSM keeps.
+  let other: AddressSpaceID
+  let devices: [DeviceID]
+
+  static let pasid: PASID = 5
+  static let area = PageRange(first: 0x200, count: 16)
+  /// A page that the operation does not touch.
+  static let bystander: PageNumber = 0x1000
+  static let destination: PageNumber = 0x2003
+  /// Pages of the area that are there.
+  static func pages(_ count: UInt64) -> Range<PageNumber> { area.first..<area.first + count }
+
+  static func make(_ cell: Cell, costs: CostModel, seed: UInt64) -> (CellScene, Machine) {
+    var settings = Settings()
+    settings.seed = seed
+    settings.frameCount = 256
+    settings.costs = costs
+    settings.kernel = cell.column
+    if let order = cell.order { settings.orders = [order] }
+    settings.gatherBatch = cell.size == .fullBatch ? 4 : 64
+    var builder = Builder(machine: Machine(settings: settings))
+    let scene = builder.build(cell)
+    return (scene, builder.machine)
+  }
+
+  /// What is tried; nil: a page request of the second device, for a COW break by the fault handler.
+  func request(_ cell: Cell) -> OperationRequest? {
+    let area = Self.area
+    return switch cell.kind {
+    case .munmap: .munmap(space, area)
+    case .dontNeed: .dontNeed(space, area)
+    case .mprotect: .mprotect(space, area, .read)
+    case .fork: .fork(space)
+    case .exit: .exit(space)
+    case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: area.first << 12, value: 9))
+    case .mremap: .mremap(space, area, to: Self.destination)
+    case .numaHint: .numaHint(space, area)
+    case .clearSoftDirty: .clearSoftDirty(space)
+    case .clearYoung: .clearYoung(space, area)
+    case .oomReap: .oomReap(space)
+    case .ksmWriteProtect: .ksmWriteProtect(space, area)
+    case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: area.first)
+    case .migratePages: .migratePages(space, area)
+    case .uffdioMove: .uffdioMove(space, area, to: Self.destination)
+    case .mmap, .unmap, .detach, .pageRequestGroup: nil
+    }
+  }
+
+  private struct Builder {
+    var machine: Machine
+    var effects = Effects()
+
+    mutating func build(_ cell: Cell) -> CellScene {
+      guard case .addressSpace(let space) = apply(.createAddressSpace),
+        case .addressSpace(let other) = apply(.createAddressSpace)
+      else { preconditionFailure("a creation answers with the address space") }
+      map(space, CellScene.area)
+      map(space, PageRange(first: CellScene.bystander, count: 1))
+      if cell.size == .sharedTable { map(space, PageRange(first: CellScene.area.end, count: 1)) }
+      let pages = CellScene.pages(cell.size == .fullBatch ? 6 : 2)
+      for page in pages { store(space, page, 7) }
+      store(space, CellScene.bystander, 1)
+      switch cell.kind {
+      case .cpuAccess, .pageRequestGroup: apply(.start(.fork(space)))
+      case .ksmReplacePage:
+        map(other, CellScene.area)
+        for page in pages { store(other, page, 7) }
+        for each in [space, other] { apply(.start(.ksmWriteProtect(each, CellScene.area))) }
+      case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
+      default: break
+      }
+      let devices = ([8, 9] as [UInt16]).map { rid in
+        guard case .device(let device, _) = apply(.registerDevice(DeviceProfile(rid: rid, retryLimit: 1))) else {
+          preconditionFailure("a registration answers with the device")
+        }
+        apply(.attach(device, CellScene.pasid, .addressSpace(space, cell.strategy)))
+        return device
+      }
+      return CellScene(space: space, other: other, devices: devices)
+    }
+
+    private mutating func map(_ space: AddressSpaceID, _ range: PageRange) {
+      apply(.start(.mmap(space, range, .readWrite, pageSizeLog2: 12)))
+    }
+
+    private mutating func store(_ space: AddressSpaceID, _ page: PageNumber, _ value: UInt64) {
+      apply(.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: page << 12, value: value))))
+    }
+
+    /// Applies a command and runs all that follows from it.
+    @discardableResult
+    private mutating func apply(_ command: Command) -> Reply {
+      do throws(Refusal) {
+        let reply = try machine.apply(command, at: machine.time, into: &effects)
+        machine.run(until: .max, limit: 10_000, into: &effects)
+        effects.removeAll()
+        return reply
+      } catch {
+        preconditionFailure("the scene can be set: \(error)")
+      }
+    }
+  }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Foundation
+import IOMMUModel
+import Yams
+
+/// A file with an order of letters, and the strategies under which it is to be judged.
+struct OrderFile {
+  let order: UserOrder
+  let strategies: [(name: String, strategy: Strategy)]
+
+  private struct Content: Decodable {
+    var operation: String
+    var column: String?
+    var order: [String]
+    var batch: [String]?
+    var strategies: [String]?
+    var strategy: Hooks?
+  }
+
+  private struct Hooks: Decodable {
+    enum CodingKeys: String, CodingKey {
+      case flushAt = "flush-at"
+      case emptyTable = "empty-table"
+      case atc, release
+    }
+    var flushAt: [String]?
+    var emptyTable: String?
+    var atc: Bool?
+    var release: Bool?
+  }
+
+  private static let keys = ["operation", "column", "order", "batch", "strategies", "strategy"]
+  private static let hookKeys = ["flush-at", "empty-table", "atc", "release"]
+  private static let sites: [(name: String, site: Strategy.Sites)] = [
+    ("start", .start), ("flush-site", .flushSite), ("end", .end), ("invalidate-page", .invalidatePage),
+    ("change-pte", .changePTE), ("young", .young),
+  ]
+
+  /// - Throws: what is wrong with the file, with every mistake that can be told.
+  init(path: String) throws {
+    guard let bytes = FileManager.default.contents(atPath: path) else {
+      throw ValidationError("'\(path)' cannot be read. Give the path of an order, as YAML.")
+    }
+    let text = String(decoding: bytes, as: UTF8.self)
+    let content: Content
+    do {
+      try Self.refuseUnknownKeys(text)
+      content = try YAMLDecoder().decode(Content.self, from: text)
+    } catch let error as DecodingError {
+      throw ValidationError("'\(path)': \(Self.text(error))")
+    } catch {
+      throw ValidationError("'\(path)': \(error)")
+    }
+    guard let kind = OperationKind.named(content.operation) else {
+      throw ValidationError(
+        "'\(path)': operation: '\(content.operation)' is none of \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))"
+      )
+    }
+    guard let column = KernelColumn.named(content.column ?? KernelColumn.now.name) else {
+      throw ValidationError("'\(path)': column: '\(content.column ?? "")' is neither 2014 nor now")
+    }
+    do throws(UserOrder.Mistake) {
+      order = try UserOrder(kind, column, letters: content.order, batch: content.batch ?? ["C", "I", "F"])
+    } catch {
+      throw ValidationError("'\(path)':\n\(error.text)")
+    }
+    var chosen = try (content.strategies ?? (content.strategy == nil ? Strategy.named.map(\.name) : [])).map { name in
+      guard let strategy = Strategy.named(name) else {
+        throw ValidationError(
+          "'\(path)': strategies: '\(name)' is none of \(Strategy.named.map(\.name).joined(separator: ", "))")
+      }
+      return (name: name, strategy: strategy)
+    }
+    if let hooks = content.strategy { chosen.append(("its own strategy", try Self.strategy(hooks, path))) }
+    strategies = chosen
+  }
+
+  private static func strategy(_ hooks: Hooks, _ path: String) throws -> Strategy {
+    var all: Strategy.Sites = []
+    for name in hooks.flushAt ?? [] {
+      guard let site = sites.first(where: { $0.name == name })?.site else {
+        throw ValidationError("'\(path)': flush-at: '\(name)' is none of \(sites.map(\.name).joined(separator: ", "))")
+      }
+      all.formUnion(site)
+    }
+    let windows: [(name: String, window: Strategy.EmptyTable)] = [
+      ("none", .none), ("uncounted", .uncounted), ("racy", .racy), ("counted", .counted),
+    ]
+    let wanted = hooks.emptyTable ?? "none"
+    guard let window = windows.first(where: { $0.name == wanted })?.window else {
+      throw ValidationError(
+        "'\(path)': empty-table: '\(wanted)' is none of \(windows.map(\.name).joined(separator: ", "))")
+    }
+    return Strategy(sites: all, emptyTable: window, flushesATC: hooks.atc ?? true, release: hooks.release ?? true)
+  }
+
+  /// A key that is not known would be passed over by the decoder, and what it says be lost.
+  private static func refuseUnknownKeys(_ text: String) throws {
+    guard let mapping = try Yams.compose(yaml: text)?.mapping else {
+      throw ValidationError("the file holds no keys; it needs operation and order")
+    }
+    func keys(of node: Node.Mapping?) -> [String] { node.map { $0.keys.compactMap { $0.string } } ?? [] }
+    let unknown =
+      keys(of: mapping).filter { !Self.keys.contains($0) }
+      + keys(of: mapping["strategy"]?.mapping).filter { !Self.hookKeys.contains($0) }
+    guard unknown.isEmpty else {
+      throw ValidationError(
+        "unknown keys: \(unknown.joined(separator: ", ")); there are \((Self.keys + Self.hookKeys).joined(separator: ", "))"
+      )
+    }
+  }
+
+  private static func text(_ error: DecodingError) -> String {
+    switch error {
+    case .keyNotFound(let key, _): "'\(key.stringValue)' is missing"
+    case .typeMismatch(_, let context), .valueNotFound(_, let context):
+      "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' has another form than it needs: \(context.debugDescription)"
+    case .dataCorrupted(let context):
+      "it is no YAML: \(context.underlyingError.map { "\($0)" } ?? context.debugDescription)"
+    @unknown default: "\(error)"
+    }
+  }
+}
