@@ -22,6 +22,11 @@ struct SimulateStorm: ParsableCommand {
   var record: String?
   @Option(help: "Undilated machine time between S and the first entry, in nanoseconds.") var hold: UInt64 = 100_000
 
+  func validate() throws {
+    // Their page-request allocations share a queue of 256 entries.
+    guard (1...128).contains(devices) else { throw ValidationError("--devices must be 1 to 128") }
+  }
+
   func run() throws {
     print("seed \(seed), \(2 * devices) devices, \(accesses) accesses each, hold \(hold) ns")
     let chosen = try strategies.map { list in

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
+import Glibc
 import StormKit
 
 /// The main job.
@@ -63,6 +64,7 @@ struct StormCommand: ParsableCommand {
       throw error
     }
     StormReport(result, warnings: runner.warnings).print(json: json)
+    guard fflush(nil) == 0 else { throw .broken("standard output does not take the result") }
     if !result.differences.isEmpty { return exit(withCode: 1) }
     if !result.missedThresholds.isEmpty { return exit(withCode: 99) }
   }
@@ -72,7 +74,7 @@ struct StormCommand: ParsableCommand {
     options.service = connect
     options.recordDirectory = record
     options.dilation = shape.dilation
-    options.expected = ExpectedVerdicts(misbehaviour: plan.misbehaviour)
+    options.expected = ExpectedVerdicts(misbehaviour: plan.misbehaviour, isKernelOfNow: plan.isKernelOfNow)
     if sweepHold {
       if shape.strategies == nil { plan.strategies = ["empty-table"] }
       options.holds = try sweepPoints(plan.hold)
@@ -142,8 +144,12 @@ struct StormShape: ParsableArguments {
   var costs: String?
   @Option(help: "Outstanding page requests of each device; their sum must fit the page-request queue.")
   var priAllocation: UInt32?
-  @Option(help: ArgumentHelp("Let one device of each process misbehave: completes-early, forges-addresses, …"))
+  @Option(help: "Memory operations of the mutators: usual, or all that the kernel has.")
   var mutate: String?
+  @Option(help: "Whose memory operations: 2014 (the default) or now.")
+  var kernel: String?
+  @Option(help: ArgumentHelp("Let one device of each process misbehave: completes-early, forges-addresses, …"))
+  var misbehave: String?
 
   func plan() throws(StormFailure) -> StormPlan {
     var plan = StormPlan()
@@ -175,7 +181,9 @@ struct StormShape: ParsableArguments {
     if let dilation, !(dilation > 0 && dilation <= 1_000_000) { throw .usage("--dilation: above 0, up to 1,000,000") }
     if let costs { plan.zeroCosts = try Self.named(costs, "--costs", ["measured", "zero"]) == "zero" }
     if let priAllocation { plan.priAllocation = priAllocation }
-    plan.misbehaviour = mutate
+    if let kernel { plan.isKernelOfNow = try Self.named(kernel, "--kernel", ["2014", "now"]) == "now" }
+    if let mutate, try Self.named(mutate, "--mutate", ["usual", "all"]) == "all" { plan.mix = .all }
+    plan.misbehaviour = misbehave
     if let complaint = plan.complaint { throw .usage(complaint) }
     return plan
   }

@@ -143,6 +143,25 @@ import Testing
     }
   }
 
+  @Test("a stream that is cut while the socket is full inside one of its frames ends alone") func slowStreamFullSocket()
+    async throws
+  {
+    var limits = RPCLimits()
+    limits.streamOutputBytes = 2 << 20
+    try await withServer(limits) { server in
+      let socket = RawSocket(server.port, receiveBuffer: 4096)
+      // As above: only the socket holds the data back, so the server stops in the middle of what the windows allow.
+      socket.write(Array(preface.prefix(24)) + frame(4, 0, 0, [0, 4, 0x7F, 0xFF, 0xFF, 0xFF]))
+      socket.write(frame(8, 0, 0, [0x7F, 0xFE, 0, 0]))
+      socket.write(frame(1, 4, 1, request("Flood", "application/connect+json")) + frame(0, 1, 1, [0, 0, 0, 0, 2, 0x7B, 0x7D]))
+      #expect(server.witness.wait { $0.ended == [.outputLimit] })
+      // A second stream of the same connection is answered behind what the socket still holds.
+      socket.write(frame(1, 4, 3, request("Echo", "application/json")) + frame(0, 1, 3, Array("[\"after\"]".utf8)))
+      socket.write(frame(7, 0, 0, [0, 0, 0, 0, 0, 0, 0, 0]))
+      #expect(String(decoding: socket.readToEnd(), as: UTF8.self).contains("after"))
+    }
+  }
+
   @Test("output that waits too long cuts its call") func writeStall() async throws {
     try await withServer(quick) { server in
       var windows = RPCClient.defaultLimits

@@ -71,10 +71,18 @@ import Testing
 
   @Test func `Wrong usage ends with 2, and an unreachable service with 3`() throws {
     let endings = [
-      try Self.ending(["storm", "--pattern", "spiral"]), try Self.ending(["storm", "--no-such-option"]),
-      try Self.ending(["storm", "--pri-allocation", "99"]), try Self.ending(["storm", "--connect", "127.0.0.1:1"]),
-    ]
-    #expect(endings == ["exit code 2", "exit code 2", "exit code 2", "exit code 3"])
+      ["storm", "--pattern", "spiral"], ["storm", "--no-such-option"], ["storm", "--pri-allocation", "99"],
+      ["storm", "--accesses", "\(UInt64.max)"], ["storm", "--record", "/dev/null/logs"],
+      ["simulate", "storm", "--devices", "0"], ["simulate", "storm", "--devices", "100000"],
+      ["storm", "--connect", "127.0.0.1:1"],
+    ].map { arguments in (arguments, try? Self.ending(arguments)) }
+    for (arguments, ending) in endings {
+      #expect(ending == (arguments.contains("--connect") ? "exit code 3" : "exit code 2"), "\(arguments)")
+    }
+    let (said, unknown) = try Self.run(["storm", "--strategies", "hope"], capturesError: true)
+    #expect(unknown == "exit code 2" && said.contains("invalidate-range"), "\(said)")
+    let (bounds, long) = try Self.run(["storm", "--hold", "90s"], capturesError: true)
+    #expect(long == "exit code 2" && bounds.contains("holdNanoseconds"), "\(bounds)")
   }
 
   @Test func `The demo goes wrong under flush-at-start and right under invalidate-range`() throws {

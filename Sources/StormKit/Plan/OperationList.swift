@@ -14,6 +14,15 @@ public struct MutatorStep: Codable, Equatable, Sendable {
     case recycle
     /// A load of each of the mutator's own pages, compared with what was stored.
     case verify
+    /// mprotect to read and back.
+    case protect
+    /// mremap to the spare place and back.
+    case move
+    case numaHint, clearSoftDirty, clearYoung, ksmWriteProtect, migrate
+    /// fork, the OOM reaper on the child, its exit. Today's kernels only.
+    case reap
+    /// UFFDIO_MOVE of the mutator's own pages to the spare place and back. Today's kernels only.
+    case userfaultMove
   }
   public var kind: Kind
   public var firstPage: UInt64
@@ -34,10 +43,35 @@ public struct OperationMix: Codable, Equatable, Sendable {
   public var forkPages: UInt64 = 4
   public var recycles = 24
   public var recyclePages: UInt64 = 16
+  // What memory management does of its own accord; none in the usual mix.
+  public var protects = 0
+  public var moves = 0
+  public var numaHints = 0
+  public var softDirtyClears = 0
+  public var youngClears = 0
+  public var ksmProtects = 0
+  public var migrations = 0
+  public var reaps = 0
+  public var userfaultMoves = 0
   public init() {}
 
+  /// Every operation that a kernel has.
+  public static var all: OperationMix {
+    var mix = OperationMix()
+    mix.protects = 16
+    mix.moves = 8
+    mix.numaHints = 24
+    mix.softDirtyClears = 8
+    mix.youngClears = 16
+    mix.ksmProtects = 16
+    mix.migrations = 48
+    mix.reaps = 4
+    mix.userfaultMoves = 8
+    return mix
+  }
+
   /// The same mix for a list of accesses of another length.
-  func scaled(_ accesses: UInt64, over reference: UInt64) -> OperationMix {
+  func scaled(_ accesses: UInt64, over reference: UInt64, isKernelOfNow: Bool) -> OperationMix {
     func scale(_ count: Int, atLeast least: Int = 1) -> Int {
       max(least, Int((Double(count) * Double(accesses) / Double(reference)).rounded(.up)))
     }
@@ -47,7 +81,19 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.largeRemaps = scale(largeRemaps)
     mix.forks = scale(forks)
     mix.recycles = scale(recycles, atLeast: 2)
+    for path in Self.more where mix[keyPath: path] > 0 { mix[keyPath: path] = scale(mix[keyPath: path]) }
+    if !isKernelOfNow {
+      mix.reaps = 0
+      mix.userfaultMoves = 0
+    }
     return mix
+  }
+
+  private static var more: [WritableKeyPath<OperationMix, Int>] {
+    [
+      \.protects, \.moves, \.numaHints, \.softDirtyClears, \.youngClears, \.ksmProtects, \.migrations, \.reaps,
+      \.userfaultMoves,
+    ]
   }
 }
 
@@ -74,6 +120,23 @@ public struct OperationList: Codable, Equatable, Sendable {
     add(.dontNeed, mix.largeDontNeeds, mix.largePages)
     add(.remap, mix.largeRemaps, mix.largePages)
     add(.forkAndWrite, mix.forks, mix.forkPages...mix.forkPages)
+    add(.protect, mix.protects, mix.smallPages)
+    add(.move, mix.moves, mix.largePages)
+    add(.numaHint, mix.numaHints, mix.largePages)
+    add(.clearSoftDirty, mix.softDirtyClears, mix.smallPages)
+    add(.clearYoung, mix.youngClears, mix.largePages)
+    add(.ksmWriteProtect, mix.ksmProtects, mix.smallPages)
+    add(.migrate, mix.migrations, mix.smallPages)
+    add(.reap, mix.reaps, mix.smallPages)
+    // The mutator's own pages go the same ways, so that their data can be verified.
+    func addOwn(_ kind: MutatorStep.Kind, _ count: Int) {
+      for _ in 0..<count {
+        steps.append(MutatorStep(kind: kind, firstPage: own.firstPage, pageCount: min(mix.recyclePages, own.pageCount)))
+      }
+    }
+    addOwn(.move, mix.moves / 2)
+    addOwn(.migrate, mix.migrations / 4)
+    addOwn(.userfaultMove, mix.userfaultMoves)
     for index in 0..<mix.recycles {
       let kind: MutatorStep.Kind = index % 2 == 0 ? .recycle : .verify
       steps.append(

@@ -15,6 +15,9 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var accesses: UInt64 = StormPlan.referenceAccesses
   /// The length of list that the mix of operations is stated for; other lengths get in proportion.
   public static let referenceAccesses: UInt64 = 262_144
+  /// Every access is drawn once before the storm begins, for the workload's hash.
+  public static let mostAccesses: UInt64 = 100_000_000
+  static let rates = 0.001...1e9
   public var pattern = AccessPattern.random.rawValue
   public var writePermille: UInt32 = 500
   public var arrivals = DeviceSpec.Arrivals.Kind.closed
@@ -46,6 +49,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var invalidationTimeout: UInt64 = 1_000_000_000
   /// Every modelled duration is zero: only the wire, the processes and the hold take time.
   public var zeroCosts = false
+  /// Memory operations in today's order instead of that of 2014.
+  public var isKernelOfNow = false
   public init() {}
 
   public var devices: Int { processes * devicesPerProcess }
@@ -56,11 +61,20 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var complaint: String? {
     if strategies.isEmpty { return "no strategy: --strategies needs at least one name" }
     if processes < 1 || devicesPerProcess < 1 { return "a storm needs at least one device" }
+    // Each device needs a place in the page-request queue, and the product below must not overflow.
+    let most = Int(pageRequestQueueCapacity)
+    if processes > most || devicesPerProcess > most || devices > most {
+      return "a storm has at most \(most) devices, as many as the page-request queue has entries"
+    }
     if mutators < 1 || mutators > addressSpaces {
       return "mutators: 1 to \(addressSpaces), one address space each at least"
     }
     if accesses < UInt64(devices) { return "--accesses: at least one for each of the \(devices) devices" }
-    if arrivals != .closed && !(rate > 0) { return "--rate: accesses per second, above 0" }
+    if accesses > Self.mostAccesses { return "--accesses: at most \(Self.mostAccesses)" }
+    if arrivals != .closed && !Self.rates.contains(rate) {
+      return "--rate: accesses per second, above 0, from \(Self.rates.lowerBound) to 1,000,000,000"
+    }
+    if priAllocation < 1 { return "--pri-allocation: at least one page request for each device" }
     let allocation = UInt64(devices) * UInt64(priAllocation)
     if allocation > UInt64(pageRequestQueueCapacity) {
       return "\(devices) devices with \(priAllocation) page requests each are \(allocation), and the page-request "
@@ -68,7 +82,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
         + " \(max(1, Int(pageRequestQueueCapacity) / devices))"
     }
     if let misbehaviour, !Misbehaviour.named.contains(where: { $0.name == misbehaviour }) {
-      return "--mutate: one of \(Misbehaviour.named.map(\.name).joined(separator: ", "))"
+      return "--misbehave: one of \(Misbehaviour.named.map(\.name).joined(separator: ", "))"
     }
     return nil
   }
@@ -83,6 +97,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
 
   public static let sharedFirstPage: UInt64 = 0x7f5a0
   public static let ownFirstPage: UInt64 = 0x10000
+  /// Where a mutator moves pages to, and from where it moves them back.
+  public static let spareFirstPage: UInt64 = 0x20000
 
   /// The range of address space `index` that devices use. PASIDs count from 1 on.
   public func shared(_ index: Int) -> DeviceSpec.Target {
@@ -112,7 +128,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
 
   public func operations(_ addressSpace: Int) -> OperationList {
     OperationList(
-      seed: derivedSeed(.operations, addressSpace), mix: mix.scaled(totalAccesses, over: Self.referenceAccesses),
+      seed: derivedSeed(.operations, addressSpace),
+      mix: mix.scaled(totalAccesses, over: Self.referenceAccesses, isKernelOfNow: isKernelOfNow),
       shared: shared(addressSpace), own: own(addressSpace))
   }
 

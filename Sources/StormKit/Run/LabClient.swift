@@ -30,6 +30,8 @@ final class LabClient {
     }
     do {
       return try Response(jsonUTF8Bytes: try reply.get())
+    } catch let failure as RPCFailure where Self.ofUsage.contains(failure.reason) {
+      throw .usage("\(failure.message)")
     } catch {
       throw .broken("\(method.descriptor.name): \(error)")
     }
@@ -76,6 +78,9 @@ final class LabClient {
     }
     return times.min()!
   }
+
+  /// What a service refuses because of the storm's own options: it alone knows its strategies and its bounds.
+  private static let ofUsage = ["UNKNOWN_STRATEGY", "BAD_SETTINGS"]
 
   private func encode(_ request: some Message) throws(StormFailure) -> [UInt8] {
     do { return try request.jsonUTF8Bytes() } catch { throw .broken("\(error)") }

@@ -89,8 +89,9 @@ struct MemoryOperations {
     }
   }
 
-  private func expectSuccess(_ operation: LabOperation, _ name: String) throws(StormFailure) {
-    guard operation.done, operation.status == .success else {
+  /// - Parameter orBusy: whether the operation may have found nothing that it could take.
+  func expectSuccess(_ operation: LabOperation, _ name: String, orBusy: Bool = false) throws(StormFailure) {
+    guard operation.done, operation.status == .success || orBusy && operation.status == .busy else {
       throw .broken("\(name) in \(addressSpace) ended with \(operation.status)")
     }
   }

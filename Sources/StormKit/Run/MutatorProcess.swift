@@ -95,6 +95,22 @@ final class MutatorLane: @unchecked Sendable {
     case .forkAndWrite: try forkAndWrite(step)
     case .recycle: try recycle(step)
     case .verify: try verify(step)
+    case .protect:
+      try measured { () throws(StormFailure) in try operations.mprotect(step.firstPage, step.pageCount, write: false) }
+      try measured { () throws(StormFailure) in try operations.mprotect(step.firstPage, step.pageCount, write: true) }
+    case .move:
+      let spare = StormPlan.spareFirstPage
+      try measured { () throws(StormFailure) in try operations.mremap(step.firstPage, step.pageCount, to: spare) }
+      try measured { () throws(StormFailure) in try operations.mremap(spare, step.pageCount, to: step.firstPage) }
+    case .numaHint: try measured { () throws(StormFailure) in try operations.numaHint(step.firstPage, step.pageCount) }
+    case .clearSoftDirty: try measured { () throws(StormFailure) in try operations.clearSoftDirty() }
+    case .clearYoung:
+      try measured { () throws(StormFailure) in try operations.clearYoung(step.firstPage, step.pageCount) }
+    case .ksmWriteProtect:
+      try measured { () throws(StormFailure) in try operations.ksmWriteProtect(step.firstPage, step.pageCount) }
+    case .migrate: try measured { () throws(StormFailure) in try operations.migrate(step.firstPage, step.pageCount) }
+    case .reap: try reap()
+    case .userfaultMove: try userfaultMove(step)
     }
   }
 
@@ -104,6 +120,24 @@ final class MutatorLane: @unchecked Sendable {
     for page in step.firstPage..<step.firstPage + step.pageCount { try store(page) }
     let childID = child
     try measured { () throws(StormFailure) in try operations.exit(child: childID) }
+  }
+
+  /// The child of a fork loses its pages at once; the parent keeps its own.
+  private func reap() throws(StormFailure) {
+    var child = ""
+    try measured { () throws(StormFailure) in child = try operations.fork() }
+    let childID = child
+    try measured { () throws(StormFailure) in try operations.oomReap(childID) }
+    try measured { () throws(StormFailure) in try operations.exit(child: childID) }
+  }
+
+  /// The pages go to the spare place, which is mapped for it, and come back.
+  private func userfaultMove(_ step: MutatorStep) throws(StormFailure) {
+    let spare = StormPlan.spareFirstPage
+    try measured { () throws(StormFailure) in try operations.mmap(spare, step.pageCount) }
+    try measured { () throws(StormFailure) in try operations.uffdioMove(step.firstPage, step.pageCount, to: spare) }
+    try measured { () throws(StormFailure) in try operations.uffdioMove(spare, step.pageCount, to: step.firstPage) }
+    try measured { () throws(StormFailure) in try operations.munmap(spare, step.pageCount) }
   }
 
   private func recycle(_ step: MutatorStep) throws(StormFailure) {

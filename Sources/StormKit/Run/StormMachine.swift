@@ -14,6 +14,7 @@ struct StormMachine {
     request.settings.frameCount = plan.frameCount
     request.settings.gatherBatchPages = plan.gatherBatch
     request.settings.holdNanoseconds = hold
+    request.settings.kernel = plan.isKernelOfNow ? .now : .kernel2014
     if plan.zeroCosts { request.settings.costs.preset = .zero }
     request.settings.costs.dilationMilli = UInt64((dilation * 1000).rounded())
     request.settings.pageRequestQueueCapacity = plan.pageRequestQueueCapacity

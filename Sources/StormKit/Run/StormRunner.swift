@@ -17,6 +17,8 @@ public final class StormRunner {
   /// Connects to the service, or starts one.
   public init(_ plan: StormPlan, _ options: StormOptions) throws(StormFailure) {
     if let complaint = plan.complaint { throw .usage(complaint) }
+    // Not after minutes of storm.
+    if let directory = options.recordDirectory { try Self.prepare(directory) }
     Interrupt.install()
     self.plan = plan
     self.options = options
@@ -163,16 +165,20 @@ public final class StormRunner {
     }
   }
 
+  private static func prepare(_ directory: String) throws(StormFailure) {
+    do {
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    } catch {
+      throw .usage("--record: cannot make \(directory): \(error.localizedDescription)")
+    }
+    guard access(directory, W_OK) == 0 else { throw .usage("--record: cannot write into \(directory)") }
+  }
+
   /// Writes the machine's log; answers its path.
   private func record(_ machine: StormMachine, _ strategy: String, _ hold: UInt64) throws(StormFailure) -> String? {
     guard let directory = options.recordDirectory else { return nil }
     let name = options.holds.isEmpty ? "\(strategy).log" : "\(strategy)-hold-\(hold)ns.log"
     let path = directory + "/" + name
-    do {
-      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-    } catch {
-      throw .broken("cannot make \(directory): \(error.localizedDescription)")
-    }
     guard let file = fopen(path, "wb") else {
       throw .broken("cannot write \(path): \(String(cString: strerror(errno)))")
     }

@@ -90,6 +90,16 @@ final class StrategyRun {
 
   /// Waits until every process is in that state, or beyond.
   private func wait(for state: State, _ each: (UInt64) -> Void) throws(StormFailure) {
+    do throws(StormFailure) {
+      try follow(until: state, each)
+    } catch {
+      // Ctrl-C reaches the children as well, and they may be seen to end first.
+      if Interrupt.hasHappened { throw .interrupted }
+      throw error
+    }
+  }
+
+  private func follow(until state: State, _ each: (UInt64) -> Void) throws(StormFailure) {
     while workers.contains(where: { !Self.has($0.state, reached: state) }) {
       if Interrupt.hasHappened { throw .interrupted }
       let processes = workers.map(\.process) + (service.map { [$0.child] } ?? [])
