@@ -12,7 +12,22 @@ import Testing
     let large = lists.joined().filter { $0.kind != .recycle && $0.kind != .verify && $0.pageCount > 8 }
     let fullBatches = large.reduce(0) { $0 + $1.pageCount / UInt64(plan.gatherBatch) }
     #expect(fullBatches >= 200, "twice as many as needed, because not every page of a range is mapped")
-    for kind in MutatorStep.Kind.allCases { #expect(lists.joined().contains { $0.kind == kind }, "\(kind)") }
+    for kind in [MutatorStep.Kind.dontNeed, .remap, .forkAndWrite, .recycle, .verify] {
+      #expect(lists.joined().contains { $0.kind == kind }, "\(kind)")
+    }
+  }
+
+  @Test func `All operations means all that the kernel has`() {
+    var plan = StormPlan()
+    plan.mix = .all
+    let today: [MutatorStep.Kind] = [.reap, .userfaultMove]
+    for isKernelOfNow in [false, true] {
+      plan.isKernelOfNow = isKernelOfNow
+      let steps = (0..<plan.addressSpaces).flatMap { plan.operations($0).steps }
+      for kind in MutatorStep.Kind.allCases {
+        #expect(steps.contains { $0.kind == kind } == (isKernelOfNow || !today.contains(kind)), "\(kind)")
+      }
+    }
   }
 
   @Test func `Steps stay inside the range that devices use, or inside the mutator's own`() {

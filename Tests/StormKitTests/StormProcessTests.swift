@@ -63,7 +63,7 @@ import Testing
 
   @Test func `A device that forges addresses is caught by name`() throws {
     let (text, ending) = try Self.run(
-      Self.small + ["--strategies", "invalidate-range", "--accesses", "800", "--mutate", "forges-addresses"])
+      Self.small + ["--strategies", "invalidate-range", "--accesses", "800", "--misbehave", "forges-addresses"])
     #expect(ending == "exit code 0")
     let result = try LineJSON.decode(StormResult.self, text)
     #expect(result.strategies[0].verdicts["FORGED_TRANSLATION"]! > 0)
