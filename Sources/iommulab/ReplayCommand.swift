@@ -23,6 +23,10 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: "The first entry whose effects are shown.") var from = 0
   @Flag(help: "Explain the first verdict of each kind.") var explain = false
 
+  func validate() throws {
+    guard show >= 0, from >= 0 else { throw ValidationError("--show and --from count entries, from 0 on") }
+  }
+
   func run() throws {
     guard let bytes = FileManager.default.contents(atPath: file) else {
       throw ValidationError("'\(file)' cannot be read. Give the path of a log.")
@@ -36,7 +40,7 @@ struct ReplayCommand: ParsableCommand {
     do throws(LogError) {
       while let effects = try replay.step() {
         let entry = replay.entryCount - 1
-        if entry >= from && entry < from + show {
+        if entry >= from && entry - from < show {
           for effect in effects.list {
             let text = if case .verdict(let index) = effect { "\(effects.verdicts[index])" } else { "\(effect)" }
             print("\(entry)  \(replay.machine.time) ns  \(text)")

@@ -76,6 +76,12 @@ struct SimulateCommands: ParsableCommand {
   @Option(help: "First seed; each run takes the next.") var seed: UInt64 = 1
   @Option(help: "Seconds to go on.") var seconds: UInt64 = 10
   @Option(help: "Turns of each run.") var turns = 5000
+  @Option(help: ArgumentHelp("Write the log of the first run into this file, and end.", valueName: "file"))
+  var record: String?
+
+  func validate() throws {
+    guard turns > 0 else { throw ValidationError("--turns must be at least 1") }
+  }
 
   func run() throws {
     let clock = ContinuousClock()
@@ -87,7 +93,11 @@ struct SimulateCommands: ParsableCommand {
     while clock.now < end {
       var commands = RandomCommands(seed: current)
       for _ in 0..<turns { commands.step() }
-      var replay = try Replay(commands.log.take())
+      let log = commands.log.take()
+      if let record, !FileManager.default.createFile(atPath: record, contents: Data(log)) {
+        throw RuntimeError("'\(record)' cannot be written")
+      }
+      var replay = try Replay(log)
       try replay.run()
       guard replay.machine.stateHash() == commands.machine.stateHash() else {
         throw RuntimeError("seed \(current): the replay ended in another state")
@@ -96,6 +106,7 @@ struct SimulateCommands: ParsableCommand {
       refused += commands.refused
       performed += commands.turns
       current += 1
+      if record != nil { break }
     }
     print(
       "seeds \(seed)…\(current - 1): \(performed) turns, \(accepted) commands accepted, \(refused) refused, every replay equal"

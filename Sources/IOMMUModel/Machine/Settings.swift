@@ -38,8 +38,8 @@ public struct Settings: Equatable, Sendable {
     let slots = [limits.addressSpaces, limits.domains, limits.devices]
     // Physical addresses have 40 bits; handles have 16-bit slots, operations 12-bit ones; a group counts in 16 bits.
     return (2...1 << 28).contains(frameCount) && cpuCount > 0 && gatherBatch > 0 && handlerWorkers > 0
-      && (1...0x7fff).contains(pageRequestQueueCapacity) && limits.operations <= 4096 && chunkFramesLog2 <= 16
-      && sizes.allSatisfy { $0.nonzeroBitCount == 1 && $0 <= 1 << 24 } && slots.allSatisfy { $0 <= 0xffff }
+      && (1...0x7fff).contains(pageRequestQueueCapacity) && limits.operations <= 4096 && chunkFramesLog2 <= 10
+      && sizes.allSatisfy { $0.nonzeroBitCount == 1 && $0 <= 1 << 20 } && slots.allSatisfy { $0 <= 0xffff }
   }
 }
 
