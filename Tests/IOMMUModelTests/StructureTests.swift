@@ -37,6 +37,30 @@ import Testing
     }
   }
 
+  @Test(arguments: seeds) func `PageMap changes the values of guessed slots up to the first wrong guess`(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    for _ in 0..<300 {
+      var map = PageMap<UInt64>()
+      let keys = (0..<random.next(below: 20)).map { PageKey(owner: UInt32($0 % 3), page: random.next(below: 40)) }
+      for key in keys { map.set(key, 0) }
+      // Some slots are another's, vacant, or beyond the map.
+      let guesses = (0..<6).map { _ -> (slot: Int, key: PageKey) in
+        let key = keys.randomElement(using: &random) ?? PageKey(owner: 0, page: 0)
+        let slot = random.next(below: 4) > 0 ? map.find(key) : nil
+        return (slot ?? Int(random.next(below: 40)), key)
+      }
+      var expected = map
+      let right = guesses.prefix { map.find($0.key) == $0.slot }
+      for guess in right { expected[slot: guess.slot] += 1 }
+      let changed = map.change(guesses.count, at: { guesses[$0] }) { _, value in
+        value += 1
+        return true
+      }
+      #expect(changed == right.count, "seed \(seed)")
+      #expect(map.sorted.map(\.value) == expected.sorted.map(\.value), "seed \(seed)")
+    }
+  }
+
   @Test(arguments: seeds) func `BoundedCache answers what was put in last or nothing, and keeps what fits`(seed: UInt64)
   {
     var random = SeededGenerator(seed: seed)

@@ -41,6 +41,20 @@ struct PageMap<Value> {
     @inline(__always) _modify { yield &entries[slot].value }
   }
 
+  /// Changes `count` values one after the other, as long as each lies where it is guessed to and `body` accepts it.
+  /// - Returns: how many were changed.
+  @inline(__always)
+  mutating func change(
+    _ count: Int, at guess: (Int) -> (slot: Int, key: PageKey), _ body: (Int, inout Value) -> Bool
+  ) -> Int {
+    var entries = entries.mutableSpan
+    for index in 0..<count {
+      let (slot, key) = guess(index)
+      guard slot < entries.count, entries[slot].key == key, body(index, &entries[slot].value) else { return index }
+    }
+    return count
+  }
+
   subscript(key: PageKey) -> Value? {
     guard let slot = find(key) else { return nil }
     return entries[slot].value

@@ -72,6 +72,29 @@ struct GrantTable {
     return true
   }
 
+  /// Records hits of the IOTLB on 4 KiB pages, each of which only renews the newest of its page, where it says that lies.
+  /// - Returns: how many; the one behind them is to be looked for, or is no renewal.
+  @inline(__always)
+  mutating func renew(
+    _ hits: Span<IOMMUCaches.Translation>, of requests: Span<TranslationRequest>, after order: Order,
+    at time: Nanoseconds
+  ) -> Int {
+    newest.change(hits.count) { index in
+      (Int(hits[index].grantSlot), Self.key(requests[index].pasid, requests[index].page, 0))
+    } _: { index, grant in
+      let answer = hits[index].answer
+      guard
+        grant.isRenewed(
+          by: answer.frame, answer.generation, answer.rights, throughFreedTable: answer.throughFreedTable)
+      else { return false }
+      grant.renew(answer, order: order &+ UInt64(index) &+ 1, at: time)
+      return true
+    }
+  }
+
+  /// Where the newest grant of a 4 KiB page lies until the next is issued or forgotten.
+  func slot(_ pasid: PASID, _ page: PageNumber) -> Int? { newest.find(Self.key(pasid, page, 0)) }
+
   /// Records a translation. One that only renews the newest takes its place.
   mutating func issue(_ grant: Grant, pasid: PASID, page: PageNumber) {
     let key = Self.key(pasid, page, grant.level)

@@ -24,6 +24,8 @@ struct IOMMUCaches {
     /// The leaf's Dirty bit is known to be set, so that a write needs no walk.
     var dirty: Bool
     var throughFreedTable: Bool
+    /// Where the grant of its page lay in the table of the device that asked last: a guess, and no part of the state.
+    var grantSlot: UInt32 = 0
 
     static let none = Translation(frame: 0, generation: 0, rights: [], dirty: false, throughFreedTable: false)
 

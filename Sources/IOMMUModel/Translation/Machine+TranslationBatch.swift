@@ -75,25 +75,58 @@ extension Machine {
     turn &+= UInt64(count &- 1)
     effects.counters.translations &+= UInt64(count)
     effects.counters.iotlbHits &+= UInt64(count)
-    devices[position: source.position].note(hits.span, count, requests, from: first, at: self.time)
+    note(source, hits.span.extracting(first: count), requests.extracting(first..<first &+ count))
     finishTurn(&effects)
     return count
+  }
+
+  /// Gives hits of the IOTLB their orders, and records the grants.
+  @inline(__always)
+  private mutating func note(
+    _ source: Source, _ hits: Span<IOMMUCaches.Translation>, _ requests: Span<TranslationRequest>
+  ) {
+    var index = 0
+    while true {
+      index &+= devices[position: source.position].renew(
+        hits.extracting(index..<hits.count), of: requests.extracting(index..<hits.count), at: time)
+      if index == hits.count { return }
+      _ = devices[position: source.position].note(hits[index].answer, requests[index], at: time)
+      guessSlot(source, requests[index])
+      index &+= 1
+    }
+  }
+
+  /// Remembers beside a translation where its grant lies, so that it need not be looked for the next time.
+  @inline(never)
+  private mutating func guessSlot(_ source: Source, _ request: TranslationRequest) {
+    guard let slot = devices[position: source.position].grants.slot(request.pasid, request.page),
+      let entry = cachedPASIDEntry(source.rid, request.pasid)
+    else { return }
+    let owner = IOMMUCaches.owner(tag: entry.tag, request.pasid)
+    caches.translations.change(IOMMUCaches.key(owner, request.page, level: 0)) {
+      $0.grantSlot = UInt32(truncatingIfNeeded: slot)
+    }
   }
 }
 
 extension Device {
-  /// Gives hits of the IOTLB their orders, and records the grants.
+  /// Gives hits of the IOTLB their orders, as long as their grants are where they are guessed to be.
   @inline(__always)
-  fileprivate mutating func note(
-    _ hits: Span<IOMMUCaches.Translation>, _ count: Int, _ requests: Span<TranslationRequest>, from first: Int,
-    at time: Nanoseconds
-  ) {
-    for index in 0..<count {
-      let hit = hits[index]
-      let answer = IOMMUAnswer(
-        status: .success, frame: hit.frame, generation: hit.generation, rights: hit.rights, via: .iotlb,
-        throughFreedTable: hit.throughFreedTable)
-      _ = note(answer, requests[first &+ index], at: time)
-    }
+  fileprivate mutating func renew(
+    _ hits: Span<IOMMUCaches.Translation>, of requests: Span<TranslationRequest>, at time: Nanoseconds
+  ) -> Int {
+    let count = grants.renew(hits, of: requests, after: order, at: time)
+    order &+= UInt64(count)
+    return count
+  }
+}
+
+extension IOMMUCaches.Translation {
+  /// What a hit on a 4 KiB page answers.
+  @inline(__always)
+  var answer: IOMMUAnswer {
+    IOMMUAnswer(
+      status: .success, frame: frame, generation: generation, rights: rights, via: .iotlb,
+      throughFreedTable: throughFreedTable)
   }
 }
