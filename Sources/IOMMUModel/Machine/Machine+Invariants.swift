@@ -90,7 +90,9 @@ extension Machine {
         device.itagQueue.isEmpty || device.itags.allSatisfy { $0.state != .idle }, "none waits while a tag is idle")
       check(!device.fenced || device.itags.allSatisfy { $0.state != .owed }, "a fenced device owes nothing")
       for tag in device.itags where tag.state == .owed {
-        check((operation(tag.operation)?.owed ?? 0) > 0, "an owed invalidation has an operation that waits")
+        check(
+          kind(tag.operation) != nil && operations[tag.operation.slot]!.owed > 0,
+          "an owed invalidation has an operation that waits")
       }
       var landings = 0
       for case .dma in device.posted { landings += 1 }

@@ -161,7 +161,7 @@ public struct Machine {
   private func isVoid(_ chosen: PendingTurn) -> Bool {
     switch chosen.kind {
     case .step(let operation):
-      return self.operation(operation)?.turn != chosen.sequence
+      return !waits(operation, for: chosen.sequence)
     case .landing(let device):
       return !devices.contains(device)
     case .timeout(let device, let itag):

@@ -18,10 +18,17 @@ enum StepOutcome {
 
 /// Starting, running, waking and ending of operations. What the steps do is in `Machine+Steps` and its neighbours.
 extension Machine {
+  /// What a running operation is; nil: it has returned, or is in its turn.
   @inline(__always)
-  func operation(_ id: OperationID) -> Operation? {
-    guard id.slot < operations.count, let operation = operations[id.slot], operation.id == id else { return nil }
-    return operation
+  func kind(_ id: OperationID) -> OperationKind? {
+    guard id.slot < operations.count, operations[id.slot]?.id == id else { return nil }
+    return operations[id.slot]!.kind
+  }
+
+  /// Whether the operation waits for this turn.
+  @inline(__always)
+  func waits(_ id: OperationID, for turn: UInt64) -> Bool {
+    id.slot < operations.count && operations[id.slot]?.id == id && operations[id.slot]!.turn == turn
   }
 
   // MARK: Start
@@ -240,9 +247,8 @@ extension Machine {
     }
     lastOperationNumber += 1
     let id = OperationID(number: lastOperationNumber, slot: slot)
-    var operation = Operation(id, kind, target, range, at: time)
-    configure(&operation)
-    operations[slot] = operation
+    operations[slot] = Operation(id, kind, target, range, at: time)
+    configure(&operations[slot]!)
     operationCount += 1
     history.begin(id, kind)
     switch target {
@@ -257,8 +263,10 @@ extension Machine {
 
   /// Runs steps until one ends the turn. The operation is out of its slot meanwhile, so that steps may change both.
   mutating func resume(_ id: OperationID, _ effects: inout Effects) {
-    guard var operation = operations[id.slot], operation.id == id else { preconditionFailure("the operation runs") }
-    operations[id.slot] = nil
+    // Taken, not copied: a copy would retain what each of its arrays holds.
+    guard var operation = operations[id.slot].take(), operation.id == id else {
+      preconditionFailure("the operation runs")
+    }
     operation.turn = 0
     let list = lists[operation.kind]
     while true {
@@ -277,17 +285,17 @@ extension Machine {
       case .blocked:
         break
       case .finished:
-        retire(operation, &effects)
+        retire(consume operation, &effects)
         return
       }
-      operations[id.slot] = operation
+      operations[id.slot] = consume operation
       return
     }
   }
 
   /// Lets a waiting operation run its step again, in a turn of its own.
   mutating func wake(_ id: OperationID) {
-    guard let operation = operations[id.slot], operation.id == id, operation.turn == 0 else { return }
+    guard operations[id.slot]?.id == id, operations[id.slot]!.turn == 0 else { return }
     operations[id.slot]!.turn = pending.schedule(.step(id), at: time)
   }
 
@@ -311,7 +319,7 @@ extension Machine {
             nanoseconds: time - operation.acceptedAt)))
     }
     if case .addressSpace(let space)? = operation.target, spaces.contains(space), spaces[space].exiting,
-      let exit = spaces[space].operations.first(where: { self.operation($0)?.kind == .exit })
+      let exit = spaces[space].operations.first(where: { kind($0) == .exit })
     {
       // It may have waited for this one (`destroySpace`).
       wake(exit)
@@ -323,7 +331,7 @@ extension Machine {
   /// Whether an operation takes no mmap lock: reclaim's and page_referenced's ways to a page.
   @inline(__always)
   func worksWithoutLock(_ id: OperationID) -> Bool {
-    guard let kind = operation(id)?.kind else { return false }
+    guard let kind = kind(id) else { return false }
     return kind == .migratePages || kind == .clearYoung
   }
 
