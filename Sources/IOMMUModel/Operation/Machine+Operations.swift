@@ -264,9 +264,18 @@ extension Machine {
   /// Runs steps until one ends the turn. The operation is out of its slot meanwhile, so that steps may change both.
   mutating func resume(_ id: OperationID, _ effects: inout Effects) {
     // Taken, not copied: a copy would retain what each of its arrays holds.
-    guard var operation = operations[id.slot].take(), operation.id == id else {
-      preconditionFailure("the operation runs")
+    var operation = operations[id.slot].take()
+    precondition(operation?.id == id, "the operation runs")
+    if run(&operation!, &effects) {
+      retire(operation!, &effects)
+    } else {
+      operations[id.slot] = consume operation
     }
+  }
+
+  /// - Returns: whether the operation has returned.
+  @inline(__always)
+  private mutating func run(_ operation: inout Operation, _ effects: inout Effects) -> Bool {
     operation.turn = 0
     let list = lists[operation.kind]
     while true {
@@ -279,17 +288,15 @@ extension Machine {
         continue
       case .next(let delay):
         operation.step += 1
-        operation.turn = pending.schedule(.step(id), at: time + delay)
+        operation.turn = pending.schedule(.step(operation.id), at: time + delay)
       case .again(let delay):
-        operation.turn = pending.schedule(.step(id), at: time + delay)
+        operation.turn = pending.schedule(.step(operation.id), at: time + delay)
       case .blocked:
         break
       case .finished:
-        retire(consume operation, &effects)
-        return
+        return true
       }
-      operations[id.slot] = consume operation
-      return
+      return false
     }
   }
 

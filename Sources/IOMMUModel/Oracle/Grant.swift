@@ -72,7 +72,7 @@ struct GrantTable {
     return true
   }
 
-  /// Records hits of the IOTLB on 4 KiB pages, each of which only renews the newest of its page, where it says that lies.
+  /// Records hits of the IOTLB on 4 KiB pages that renew their pages' newest grants, each where it says that lies.
   /// - Returns: how many; the one behind them is to be looked for, or is no renewal.
   @inline(__always)
   mutating func renew(

@@ -188,10 +188,8 @@ extension Machine {
 
   /// A success answer for one page: too many of them without a change between are a livelock.
   mutating func bookSuccess(
-    _ group: PageRequestGroup, _ operation: Operation, _ slot: Int, _ effects: inout Effects
+    _ group: PageRequestGroup, _ page: PageNumber, _ space: AddressSpaceID, _ slot: Int, _ effects: inout Effects
   ) {
-    let page = operation.fault.page
-    guard let space = operation.space else { return }
     var changed: UInt64 = 0
     for level in UInt8(0)...2 {
       if let reference = spaces[space].references.find(page, level: level), reference.held {

@@ -168,7 +168,7 @@ extension Machine {
     _ resolution: Resolution, _ operation: inout Operation, _ effects: inout Effects
   ) -> StepOutcome {
     if operation.group != nil {
-      book(resolution, operation, &effects)
+      book(resolution, &operation, &effects)
       operation.fault.index += 1
       switch resolution {
       case .denied where operation.fault.code == .success: operation.fault.code = .invalidRequest
@@ -185,7 +185,8 @@ extension Machine {
     return .go(to: lists[operation.kind].firstIndex(of: .unlockAgain)!)
   }
 
-  private mutating func book(_ resolution: Resolution, _ operation: Operation, _ effects: inout Effects) {
+  /// `inout`, though nothing is changed: an operation passed by value out of an `inout` one is copied.
+  private mutating func book(_ resolution: Resolution, _ operation: inout Operation, _ effects: inout Effects) {
     let group = operation.group!
     switch resolution {
     case .denied, .outOfMemory:
@@ -204,7 +205,7 @@ extension Machine {
     } else {
       effects.counters.neededFaults += 1
     }
-    if let slot { bookSuccess(group, operation, slot, &effects) }
+    if let slot, let space = operation.space { bookSuccess(group, operation.fault.page, space, slot, &effects) }
   }
 
   mutating func unlockAgain(_ operation: inout Operation) -> StepOutcome {
