@@ -19,13 +19,18 @@ public struct RandomCommands {
   private var answers: [(device: DeviceID, pasid: PASID, page: PageNumber, address: UInt64)] = []
   private var owed: [(device: DeviceID, itag: UInt8)] = []
   private let checks: Bool
+  /// A machine with room for blocks of 512 frames, and commands about them; every eighth seed.
+  private let usesHugePages: Bool
 
   /// - Parameter checks: whether to check the whole structure after every turn.
   public init(seed: UInt64, checks: Bool = true) {
     generator = SeededGenerator(seed: seed, purpose: "commands")
     var settings = Settings()
     settings.seed = seed
-    settings.frameCount = 64 + UInt32(generator.next(below: 193))
+    usesHugePages = generator.next(below: 8) == 0
+    // Frames come into being when they are needed, so that the checks stay short.
+    settings.frameCount =
+      usesHugePages ? 4096 + UInt32(generator.next(below: 4097)) : 64 + UInt32(generator.next(below: 193))
     settings.kernel = KernelColumn.allCases[Int(generator.next(below: 2))]
     settings.gatherBatch = 1 + UInt32(generator.next(below: 12))
     settings.recycleOrder = RecycleOrder.allCases[Int(generator.next(below: 3))]
@@ -50,6 +55,9 @@ public struct RandomCommands {
     log = LogWriter(settings: settings, build: "simulation")
     self.checks = checks
   }
+
+  /// What the last step did.
+  public var lastEffects: [Effect] { effects.list }
 
   /// One command or one internal turn.
   public mutating func step() {
@@ -125,13 +133,26 @@ public struct RandomCommands {
 
   private mutating func page() -> PageNumber {
     if chance(2) { return generator.next() }
+    // Both ends of a huge page matter, and its middle little.
+    if usesHugePages && chance(80) { return hugePage() + (chance(50) ? generator.next(below: 8) : 511) }
     let base: PageNumber = chance(85) ? 0x200 : chance(50) ? 0x3_fff0 : PageRange.all.end - 24
     return base + generator.next(below: 24)
   }
 
+  /// The first page of one of two neighbouring blocks.
+  private mutating func hugePage() -> PageNumber { 512 * (1 + generator.next(below: 2)) }
+
   private mutating func range() -> PageRange {
     if chance(2) { return PageRange(first: generator.next(), count: generator.next()) }
+    if usesHugePages && chance(80) {
+      return PageRange(first: hugePage(), count: chance(10) ? 500 : 512 * (1 + generator.next(below: 2)))
+    }
     return PageRange(first: page(), count: generator.next(below: 17))
+  }
+
+  private mutating func pageSize() -> UInt8 {
+    if usesHugePages && chance(80) { return 21 }
+    return chance(95) ? 12 : chance(90) ? 21 : 13
   }
 
   private mutating func rights() -> Rights { Rights(rawValue: chance(70) ? 3 : UInt8(generator.next(below: 4))) }
@@ -223,7 +244,7 @@ public struct RandomCommands {
     case 49..<51: return .ksmReplacePage(space, range(), keeper: pick(spaces), keeperFirst: page())
     case 51..<53: return .migratePages(space, range())
     case 53..<55: return .uffdioMove(space, range(), to: page())
-    case 0..<8: return .mmap(space, range(), rights(), pageSizeLog2: chance(95) ? 12 : chance(90) ? 21 : 13)
+    case 0..<8: return .mmap(space, range(), rights(), pageSizeLog2: pageSize())
     case 8..<13: return .munmap(space, range())
     case 13..<17: return .mprotect(space, range(), rights())
     case 17..<22: return .dontNeed(space, range())
