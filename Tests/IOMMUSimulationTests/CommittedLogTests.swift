@@ -7,6 +7,8 @@
 //     iommulab simulate commands --seed 5 --turns 300 --record commands-v1.log
 //     iommulab simulate commands --seed 34 --turns 500 --record commands-v2.log
 //
+// A later build draws other commands from the same seed; the files are what counts.
+//
 // A change of the format takes a new version and new files; the old files stay, and stay readable. A change of what the
 // state hash covers changes `state` alone; a change of `effects` or `verdicts` means that old logs no longer hold.
 import Foundation
