@@ -146,6 +146,19 @@ final class MachineHost {
 
   // MARK: - Effects
 
+  /// Takes out what the machine ignored of a device just now, for a caller that is told of it directly. The trace has it
+  /// already.
+  func takeIgnored(_ device: DeviceID) -> [IgnoredMessage] {
+    var ignored: [IgnoredMessage] = []
+    effects.list.removeAll { effect in
+      guard case .device(device, .ignored(let message)) = effect else { return false }
+      ignored.append(message)
+      return true
+    }
+    tracedCount = min(tracedCount, effects.list.count)
+    return ignored
+  }
+
   @inline(__always)
   func port(_ id: DeviceID) -> DevicePort? {
     guard id.slot < ports.count, let port = ports[id.slot], port.id == id, !port.isGone else { return nil }

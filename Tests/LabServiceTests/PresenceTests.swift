@@ -204,6 +204,74 @@ import Testing
     }
   }
 
+  @Test("a trace misses nothing, and nothing traps, when calls are answered with what they caused", arguments: [1, 2])
+  func tracedAnswers(loops: Int) async throws {
+    try await Lab.run(loops: loops) { lab in
+      let client = try lab.client()
+      let bench = try Bench(client, pacing: .manual)
+      let trace = try client.watch(.watchTrace, LabTraceServiceWatchRequest.with { $0.machine = bench.machine })
+      _ = try client.next(trace, LabTraceServiceWatchResponse.self)
+      let device = try bench.register(rid: 1)
+      // The first is counted and dropped, because the group is closed; the others have no effect at once.
+      func request(_ groups: [UInt32]) throws -> RPCStreamID {
+        let message = LabRequestPagesRequest.with {
+          $0.machine = bench.machine
+          $0.device = device
+          $0.pageRequests = groups.map { index in
+            .with {
+              $0.pasid = 1
+              $0.address = "0x1000"
+              $0.read = true
+              $0.groupIndex = index
+              $0.last = true
+            }
+          }
+        }
+        return try LabCodec.json(message).withUnsafeBytes { try client.rpc.start(LabMethod.requestPages.path, $0) }
+      }
+      let first = try request([3])
+      let second = try request([3, 4, 3, 5, 6])
+      let third = try request([3, 4])
+      client.rpc.flush()
+      let dropped: LabRequestPagesResponse = try client.next(third)
+      #expect(dropped.ignored.map(\.reason) == [.groupIndexInUse, .groupIndexInUse])
+      // A translation's answer, and in the same pass a call without any effect.
+      let translate = Array(WalkTests.translate(bench, device).utf8)
+      let nothing = Array(
+        "{\"machine\":\"\(bench.machine)\",\"device\":\"\(device)\",\"complete\":{\"itagVector\":\"0x0\"}}".utf8)
+      for _ in 0..<3 {
+        _ = try translate.withUnsafeBytes { try client.rpc.start(LabMethod.translate.path, $0) }
+        _ = try nothing.withUnsafeBytes { try client.rpc.start(LabMethod.completeInvalidations.path, $0) }
+      }
+      client.rpc.flush()
+      _ = try client.call(
+        .advance,
+        LabAdvanceRequest.with {
+          $0.machine = bench.machine
+          $0.maxTurns = 100
+        }, LabAdvanceResponse.self)
+      let served: LabRequestPagesResponse = try client.next(second)
+      #expect(served.pageResponses.count == 3 && served.ignored.count == 2)
+      let alone: LabRequestPagesResponse = try client.next(first)
+      #expect(alone.pageResponses.count == 1)
+      var ignored = 0
+      var translations = 0
+      var responses = 0
+      while ignored < 4 || translations < 3 || responses < 4 {
+        let message: LabTraceServiceWatchResponse = try client.next(trace)
+        for event in message.events {
+          switch event.kind {
+          case .ignored?: ignored += 1
+          case .translation?: translations += 1
+          case .pageResponse?: responses += 1
+          default: break
+          }
+        }
+      }
+      #expect(ignored == 4 && translations == 3 && responses == 4)
+    }
+  }
+
   @Test("a device without a stream goes when its lease ends; calls renew it")
   func lease() async throws {
     try await Lab.run { lab in

@@ -155,13 +155,7 @@ extension Shard {
 
   /// Takes what the machine ignored of a device just now out of the effects: the caller hears of it, not the stream.
   private func takeIgnored(_ host: MachineHost, _ port: DevicePort) -> [Wire.IgnoredReason] {
-    var ignored: [Wire.IgnoredReason] = []
-    host.effects.list.removeAll { effect in
-      guard case .device(port.id, .ignored(let message)) = effect else { return false }
-      ignored.append(.init(message))
-      return true
-    }
-    return ignored
+    host.takeIgnored(port.id).map { .init($0) }
   }
 
   private func answer<M: Message>(
