@@ -15,6 +15,22 @@ struct SessionState {
   var lastStream: HTTP2StreamHandle?
   var lastStreamID: Int32 = 0
 
+  /// Streams that have not been released, for the end of the session.
+  var firstStream: HTTP2StreamHandle?
+
+  mutating func link(_ stream: HTTP2StreamHandle) {
+    stream.pointee.next = firstStream
+    firstStream?.pointee.previous = stream
+    firstStream = stream
+  }
+
+  mutating func unlink(_ stream: HTTP2StreamHandle) {
+    let (previous, next) = (stream.pointee.previous, stream.pointee.next)
+    if let previous { previous.pointee.next = next } else { firstStream = next }
+    next?.pointee.previous = previous
+    stream.pointee.previous = nil
+  }
+
   /// A header block is being decoded into the last element of `heads`.
   var headIsOpen = false
   /// The stream of that block. Not `lastStream`: between two batches, sending may close other streams.
@@ -162,6 +178,7 @@ extension UnsafeMutablePointer where Pointee == SessionState {
       guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST else { return 0 }
       let stream = pointee.context.pointee.takeStream(id: id)
       stream.pointee.progressAt = pointee.now
+      pointee.link(stream)
       pointee.openStreams += 1
       nghttp2_session_set_stream_user_data(session, id, stream)
       pointee.lastStreamID = id
@@ -328,6 +345,7 @@ extension UnsafeMutablePointer where Pointee == SessionState {
     pointee.connectionUnconsumed += Int(stream.pointee.unconsumed)
     stream.pointee.unconsumed = 0
     if pointee.isServer, !stream.pointee.isAnnounced {
+      pointee.unlink(stream)
       pointee.context.pointee.putStream(stream)
     } else {
       pointee.context.pointee.events.append(

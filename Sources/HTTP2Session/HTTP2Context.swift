@@ -64,6 +64,9 @@ public final class HTTP2Context {
     return range
   }
 
+  /// Streams of all the context's sessions that have not been released.
+  public var liveStreams: Int { state.pointee.liveStreams }
+
   /// What the last `drain` produced; valid until the next one.
   public var output: UnsafeRawBufferPointer { state.pointee.output.bytes }
 
@@ -101,6 +104,7 @@ struct ContextState {
   @usableFromInline var storage = ByteStorage(capacity: 64 << 10)
   var output = ByteStorage(capacity: 64 << 10)
   var freeStreams: HTTP2StreamHandle?
+  var liveStreams = 0
 
   mutating func takeStream(id: Int32) -> HTTP2StreamHandle {
     let stream: HTTP2StreamHandle
@@ -110,11 +114,13 @@ struct ContextState {
     } else {
       stream = .allocate(capacity: 1)
     }
+    liveStreams += 1
     stream.initialize(to: HTTP2Stream(id: id))
     return stream
   }
 
   mutating func putStream(_ stream: HTTP2StreamHandle) {
+    liveStreams -= 1
     stream.pointee.output.removeAll(memory)
     if let headers = stream.pointee.headers {
       stream.pointee.headers = nil

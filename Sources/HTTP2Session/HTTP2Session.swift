@@ -39,6 +39,11 @@ public final class HTTP2Session {
 
   deinit {
     nghttp2_session_del(session)
+    // libnghttp2 says nothing of the streams that were open; their slots and waiting output go back here.
+    while let stream = state.pointee.firstStream {
+      state.pointee.unlink(stream)
+      context.state.pointee.putStream(stream)
+    }
     state.deinitialize(count: 1)
     state.deallocate()
   }
@@ -147,6 +152,7 @@ public final class HTTP2Session {
   /// Returns a stream whose `closed` event has been acted on; the handle is dead afterwards.
   public func release(_ stream: HTTP2StreamHandle) {
     precondition(stream.pointee.isClosed, "stream \(stream.pointee.id) is released before it is closed")
+    state.pointee.unlink(stream)
     context.state.pointee.putStream(stream)
   }
 
@@ -208,6 +214,7 @@ public final class HTTP2Session {
     }
     stream.pointee.id = id
     stream.pointee.headers = .passRetained(headers)
+    state.pointee.link(stream)
     state.pointee.openStreams += 1
     return stream
   }

@@ -40,5 +40,7 @@ public struct HTTP2Stream {
   var headers: Unmanaged<HTTP2HeaderList>?
   var isDeferred = false
   var isAnnounced = false
+  /// Neighbours in the list of the session's streams that have not been released; `next` also links free slots.
   var next: HTTP2StreamHandle?
+  var previous: HTTP2StreamHandle?
 }

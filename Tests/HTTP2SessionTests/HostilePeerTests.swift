@@ -123,6 +123,31 @@ private struct Frames {
     #expect(pair.server.pendingOutput == 0 && pair.closedOnServer == 1)
   }
 
+  @Test("a session that ends with open streams leaves none of them behind, nor what waited in them")
+  func endsWithOpenStreams() {
+    let context = HTTP2Context(role: .server, limits: HTTP2Limits())
+    for round in 0..<20 {
+      let session = HTTP2Session(context, now: 1)
+      var frames = Frames()
+      // Some wait for their body, some for their answer, one has an answer that the window holds back.
+      for index in 0..<10 { frames.headers(UInt32(2 * index + 1), endStream: index % 2 == 0) }
+      frames.reset(5)
+      _ = frames.bytes.withUnsafeBytes { session.receive($0, now: 1) }
+      for event in context.events where event.kind == .head && round % 2 == 0 {
+        let stream = event.stream!
+        if let room = session.reserve(stream, 100_000) {
+          room.initializeMemory(as: UInt8.self, repeating: 7, count: 100_000)
+          session.commit(stream, 100_000, now: 1)
+        }
+        session.respond(stream, HTTP2HeaderList([(":status", "200")]))
+      }
+      session.endBatch()
+      _ = session.drain(limit: 1 << 20, now: 1)
+      #expect(context.liveStreams == 10)
+    }
+    #expect(context.liveStreams == 0)
+  }
+
   @Test("an honest client's reset now and then never ends the connection") func resetsRefillWithTime() {
     let pair = SessionPair()
     for round in 0..<2000 {
