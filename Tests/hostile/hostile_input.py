@@ -122,6 +122,9 @@ CALLS = {
         lambda: request("/iommulab.v1.DeviceService/BindPasid", json.dumps({
             "machine": LAB.machine, "device": LAB.device, "pasid": 6,
             "sva": {"addressSpace": LAB.space, "strategy": "hope"}}).encode()), refused(400, BAD, "strategy")),
+    "page-request queue beyond what a group can count": (
+        lambda: request("/iommulab.v1.MachineService/CreateMachine",
+                        b'{"settings":{"pageRequestQueueCapacity":65536}}'), refused(400, BAD, "pageRequestQueueCapacity")),
     "clock that runs backwards": (
         lambda: request("/iommulab.v1.MachineService/Advance", json.dumps({"machine": LAB.machine}).encode()),
         refused(400, None)),

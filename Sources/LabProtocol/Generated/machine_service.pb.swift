@@ -23,7 +23,8 @@
 /// give the same `not_found`.
 ///
 /// `request_id`: every call that changes something takes one, chosen by the caller, at most 64 bytes. A repeat with the
-/// same id gets the first answer and changes nothing; absent or empty means that a repeat is a new call.
+/// same id gets the first answer and changes nothing; the same id with another request is REQUEST_ID_IN_USE; absent or
+/// empty means that a repeat is a new call.
 ///
 /// `last` is inclusive, `end` exclusive, `count` counts items, `byte_count` bytes. Times are nanoseconds of machine time
 /// since the machine was created, unless a name says otherwise.

@@ -335,7 +335,7 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
   /// Clears the value of `costs`. Subsequent reads from it will return its default value.
   public mutating func clearCosts() {_uniqueStorage()._costs = nil}
 
-  /// Entries of the page-request queue. Default 512.
+  /// Entries of the page-request queue, at most 32,767. Default 512.
   public var pageRequestQueueCapacity: UInt32 {
     get {_storage._pageRequestQueueCapacity ?? 0}
     set {_uniqueStorage()._pageRequestQueueCapacity = newValue}
