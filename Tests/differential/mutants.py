@@ -17,36 +17,41 @@ WORK = ROOT / ".build" / "mutants"
 WALK, FORMAT = "PageTable/PageWalk.swift", "PageTable/PageTableFormat.swift"
 
 MUTATIONS = {
-    "present-bit-ignored": (WALK, "guard entry.isPresent else", "guard entry.bits != 0 else"),
+    "present-bit-ignored": (WALK, "guard bits & PageTableEntry.present != 0 else", "guard bits != 0 else"),
     "user-bit-of-upper-levels-ignored": (
-        WALK, "user = user && entry.bits & PageTableEntry.user != 0", "user = entry.bits & PageTableEntry.user != 0"),
+        WALK, "user = common & PageTableEntry.user != 0", "user = bits & PageTableEntry.user != 0"),
     "user-bit-ignored": (WALK, "if !user || access.contains(.write)", "if access.contains(.write)"),
     "write-bit-of-upper-levels-ignored": (
-        WALK, "position.writable = position.writable && entry.isWritable", "position.writable = entry.isWritable"),
-    "write-bit-ignored": (WALK, "access.contains(.write) && !position.writable || ", ""),
+        WALK, "let writable = common & PageTableEntry.writable != 0", "let writable = bits & PageTableEntry.writable != 0"),
+    "write-bit-ignored": (WALK, "access.contains(.write) && !writable || ", ""),
     "no-execute-of-upper-levels-ignored": (
-        WALK, "executable = executable && entry.bits & PageTableEntry.noExecute == 0",
-        "executable = entry.bits & PageTableEntry.noExecute == 0"),
+        WALK, "executable = some & PageTableEntry.noExecute == 0", "executable = bits & PageTableEntry.noExecute == 0"),
     "no-execute-ignored": (WALK, " || access.contains(.execute) && !executable", ""),
-    "reserved-high-bits-ignored": (WALK, "& ~(UInt64(1) << UInt64(format.physicalAddressBits) - 1)", "& 0"),
+    "reserved-high-bits-ignored": (WALK, "& ~(1 << UInt64(format.physicalAddressBits) - 1)", "& 0"),
     "reserved-high-bits-off-by-one": (
-        WALK, "~(UInt64(1) << UInt64(format.physicalAddressBits) - 1)",
-        "~(UInt64(1) << (UInt64(format.physicalAddressBits) + 1) - 1)"),
+        WALK, "~(1 << UInt64(format.physicalAddressBits) - 1)", "~(1 << (UInt64(format.physicalAddressBits) + 1) - 1)"),
     "page-size-at-root-taken-as-leaf": (
-        WALK, "if level > format.highestLeafLevel { return high | PageTableEntry.pageSize }", ""),
-    "misaligned-large-page-accepted": (WALK, "return high | below & ~UInt64(0x1fff)", "return high"),
-    "pat-of-large-page-reserved": (WALK, "return high | below & ~UInt64(0x1fff)", "return high | below & ~UInt64(0xfff)"),
-    "pat-of-large-page-in-the-address": (WALK, "frame: entry.frame & ~low", "frame: entry.frame"),
+        WALK, "if level > format.highestLeafLevel { return reserved | PageTableEntry.pageSize }", ""),
+    "misaligned-large-page-accepted": (WALK, "return reserved | below & ~UInt64(0x1fff)", "return reserved"),
+    "pat-of-large-page-reserved": (
+        WALK, "return reserved | below & ~UInt64(0x1fff)", "return reserved | below & ~UInt64(0xfff)"),
+    "pat-of-large-page-in-the-address": (WALK, "frame: frame & ~low", "frame: frame"),
     "accessed-not-set": (WALK, "var wanted = PageTableEntry.accessed", "var wanted: UInt64 = 0"),
-    "accessed-only-in-the-leaf": (WALK, "for step in 0..<path.count {", "for step in (path.count - 1)..<path.count {"),
-    "dirty-on-read": (WALK, "if dirty && step == path.count - 1 {", "if step == path.count - 1 {"),
-    "dirty-in-every-level": (WALK, "if dirty && step == path.count - 1 {", "if dirty {"),
+    "accessed-only-in-the-leaf": (WALK, "if old & wanted != wanted {", "if old & wanted != wanted && level == leafLevel {"),
+    "accessed-of-upper-levels-taken-for-set": (
+        WALK, "common & PageTableEntry.accessed != 0 &&", "bits & PageTableEntry.accessed != 0 &&"),
+    "dirty-on-read": (WALK, "if dirty && level == leafLevel {", "if level == leafLevel {"),
+    "dirty-in-every-level": (WALK, "if dirty && level == leafLevel {", "if dirty {"),
     "dirty-never": (WALK, "{ wanted |= PageTableEntry.dirty }", "{ }"),
+    "dirty-taken-for-set-when-accessed-is": (WALK, "(!dirty || bits & PageTableEntry.dirty != 0)", "true"),
     "accessed-set-when-denied": (
-        WALK, "        if !user ||", "        if access.contains(.updateBits) { update(&memory, path, dirty: false) }\n        if !user ||"),
+        WALK, "        if !user ||",
+        "        if access.contains(.updateBits) { update(&memory, from: start, page, leafLevel: level, dirty: false) }\n"
+        "        if !user ||"),
     "not-canonical-accepted": (WALK, "guard format.isCanonical(address) else", "guard true else"),
-    "index-of-eight-bits": (FORMAT, "(9 * UInt64(level)) & 511", "(9 * UInt64(level)) & 255"),
-    "canonical-one-bit-short": (FORMAT, "let shift = 64 - UInt64(virtualAddressBits)", "let shift = 63 - UInt64(virtualAddressBits)"),
+    "index-of-eight-bits": (FORMAT, "(9 &* UInt64(level)) & 511", "(9 &* UInt64(level)) & 255"),
+    "canonical-one-bit-short": (
+        FORMAT, "let shift = 64 - UInt64(virtualAddressBits)", "let shift = 63 - UInt64(virtualAddressBits)"),
 }
 
 PACKAGE = """// swift-tools-version: 6.1
