@@ -91,6 +91,8 @@ struct SimulateCommands: ParsableCommand {
     var refused: UInt64 = 0
     var performed: UInt64 = 0
     while clock.now < end {
+      // Said before the run, so that a trap has its seed.
+      FileHandle.standardError.write(Data("seed \(current)\n".utf8))
       var commands = RandomCommands(seed: current)
       for _ in 0..<turns { commands.step() }
       let log = commands.log.take()

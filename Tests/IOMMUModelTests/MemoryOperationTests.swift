@@ -193,6 +193,23 @@ import Testing
     #expect(!bench.machine.spaces.contains(space))
   }
 
+  @Test func `an exit that waits for its own flush is not woken by another operation's end`() throws {
+    var (bench, space, device) = try Bench.shared(.invalidateRange)
+    try bench.store(space, 0x100, 42)
+    let migration = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    bench.settle()
+    let first = bench.owed(device)[0].itag
+    let exit = try bench.start(.exit(space))
+    bench.settle()
+    // The migration ends while the flush of `release` is owed. A wake-up now trapped: random commands, release build.
+    try bench.apply(.complete(device, itagVector: 1 << UInt32(first)))
+    bench.settle()
+    #expect(bench.outcome(migration)?.status == .success)
+    #expect(bench.outcome(exit) == nil)
+    try bench.finish([device])
+    #expect(bench.outcome(exit)?.status == .success)
+  }
+
   @Test func `KSM makes equal pages one frame, a write breaks them apart, and different pages stay`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     let other = try bench.addressSpace()

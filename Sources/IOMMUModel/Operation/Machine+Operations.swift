@@ -326,9 +326,10 @@ extension Machine {
             nanoseconds: time - operation.acceptedAt)))
     }
     if case .addressSpace(let space)? = operation.target, spaces.contains(space), spaces[space].exiting,
-      let exit = spaces[space].operations.first(where: { kind($0) == .exit })
+      let exit = spaces[space].operations.first(where: { kind($0) == .exit }),
+      let step = operations[exit.slot]?.step, lists[.exit][step] == .destroySpace
     {
-      // It may have waited for this one (`destroySpace`).
+      // It may have waited for this one. In any other step it waits for something else, which will wake it.
       wake(exit)
     }
     // A worker is idle again, or a slot for an operation is free.
