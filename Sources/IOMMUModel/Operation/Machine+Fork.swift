@@ -50,10 +50,9 @@ extension Machine {
       let end = min(operation.window.end, (operation.cursor / (span * 512) + 1) * span * 512)
       var count = 0
       while operation.cursor < end {
-        if waitsForMigration(position, operation.cursor, operation.id) {
-          if count == 0 { return .blocked }
-          break
-        }
+        // What was changed so far is reported first; a queue is joined only to wait in it.
+        if count > 0 && isMigrating(position, operation.cursor) { break }
+        if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
         guard let copied = copyEntry(position, &operation) else {
           abandonChild(&operation)
           return .go(to: operation.step + 1)

@@ -21,10 +21,9 @@ extension Machine {
       while operation.cursor < end {
         // Behind the huge leaves of one table may lie tables of small ones.
         if position.level > 0 && isTable(position.table, operation.cursor, position.level) { break }
-        if waitsForMigration(position, operation.cursor, operation.id) {
-          if count == 0 { return .blocked }
-          break
-        }
+        // What was changed so far is reported first; a queue is joined only to wait in it.
+        if count > 0 && isMigrating(position, operation.cursor) { break }
+        if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
         if restrict(position, &operation) { count += 1 }
         operation.cursor = (operation.cursor / span + 1) * span
       }
