@@ -210,6 +210,35 @@ import Testing
     #expect(bench.outcome(exit)?.status == .success)
   }
 
+  @Test func `a walk that went on before a page under migration is not woken by that page's release`() throws {
+    var (bench, space, device) = try Bench.shared(.invalidateRange) {
+      $0.costs.frameFree = .constant(1000)
+      $0.costs.entry = .constant(100)
+    }
+    for page in [0x100, 0x101] as [PageNumber] { try bench.store(space, page, page) }
+    bench.run(until: bench.machine.time + 100)
+    let second = PageRange(first: 0x101, count: 1)
+    let migration = try bench.start(.migratePages(space, second))
+    bench.settle()
+    while !bench.letters(of: migration).contains(.invalidatePage) {
+      bench.run(until: bench.machine.time + 100)
+      try bench.completeAll(device)
+    }
+    // The hint has done 0x100 and stands before the migration entry, when a zap takes that away.
+    let hint = try bench.start(.numaHint(space, PageRange(first: 0x100, count: 2)))
+    bench.settle()
+    #expect(bench.letters(of: hint).contains(.entries))
+    try bench.start(.dontNeed(space, second))
+    bench.run(until: bench.machine.time + 100)
+    let vector = bench.owed(device).filter { $0.range.contains(0x100) }
+    #expect(!vector.isEmpty, "the hint waits for its flush while the page is released")
+    bench.run(until: bench.machine.time + 5000)
+    #expect(bench.outcome(migration)?.value == 0)
+    #expect(bench.outcome(hint) == nil)
+    try bench.finish([device])
+    #expect(bench.outcome(hint)?.status == .success)
+  }
+
   @Test func `KSM makes equal pages one frame, a write breaks them apart, and different pages stay`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     let other = try bench.addressSpace()

@@ -34,49 +34,28 @@ extension Machine {
   }
 
   mutating func copyEntries(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
-    let parent = operation.space!
-    while operation.cursor < operation.window.end {
-      let (position, entry) = locate(spaces[parent].root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      if entry.bits == 0 && position.level > 0 {
-        operation.cursor = (operation.cursor / span + 1) * span
-        continue
-      }
-      if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
-        tableLocks.wait(operation.id, for: position.table)
-        return .blocked
-      }
-      let first = operation.cursor
-      let end = min(operation.window.end, (operation.cursor / (span * 512) + 1) * span * 512)
-      var count = 0
-      while operation.cursor < end {
-        // What was changed so far is reported first; a queue is joined only to wait in it.
-        if count > 0 && isMigrating(position, operation.cursor) { break }
-        if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
-        guard let copied = copyEntry(position, &operation) else {
-          abandonChild(&operation)
-          return .go(to: operation.step + 1)
-        }
-        if copied { count += 1 }
-        operation.cursor = (operation.cursor / span + 1) * span
-      }
-      guard count > 0 else { continue }
-      report(.entries, operation, PageRange(first: first, count: operation.cursor - first), &effects)
-      return .again(after: cost(settings.costs.entry, times: count))
+    let outcome = forEachEntry(&operation, before: operation.window.end, &effects) { machine, position, operation in
+      machine.copyEntry(position, &operation)
     }
-    operation.cursor = operation.window.end
-    return .through
+    switch outcome {
+    case .through: operation.cursor = operation.window.end
+    case .go: abandonChild(&operation)
+    default: break
+    }
+    return outcome
   }
 
-  /// Write-protects the parent's entry and gives the child the same. nil: no frame for the child's tables.
-  mutating func copyEntry(_ position: EntryPosition, _ operation: inout Operation) -> Bool? {
+  /// Write-protects the parent's entry and gives the child the same. Out of memory: no frame for the child's tables.
+  private mutating func copyEntry(_ position: EntryPosition, _ operation: inout Operation) -> EntryChange {
     let child = operation.child!
-    let index = walker.format.index(operation.cursor, level: position.level)
+    let index = position.index
     let entry = PageTableEntry(bits: memory.load(position.table, index))
-    if entry.bits == 0 || position.level > 0 && entry.isTable { return false }
-    guard let table = makeTables(spaces[child].root, operation.cursor, level: position.level) else { return nil }
-    let span = UInt64(1) << (9 * UInt64(position.level))
-    let page = operation.cursor / span * span
+    if entry.bits == 0 { return .kept }
+    if entry.isMigrating { return .migrating }
+    guard let table = makeTables(spaces[child].root, operation.cursor, level: position.level) else {
+      return .outOfMemory
+    }
+    let page = position.first(of: operation.cursor)
     let frame = entry.leafFrame(level: position.level)
     let shared = entry.bits & ~PageTableEntry.writable
     if entry.isWritable {
@@ -91,7 +70,7 @@ extension Machine {
       Reference(
         frame: frame, generation: memory.generation(frame),
         rights: shared & PageTableEntry.present == 0 ? [] : .read, held: true, changedTurn: turn))
-    return true
+    return .changed
   }
 
   /// No device and no CPU knows the child of a fork that failed: it goes at once.

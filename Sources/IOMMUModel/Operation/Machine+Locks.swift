@@ -87,11 +87,6 @@ extension Machine {
     return true
   }
 
-  @inline(__always)
-  func isMigrating(_ position: EntryPosition, _ page: PageNumber) -> Bool {
-    PageTableEntry(bits: memory.load(position.table, walker.format.index(page, level: position.level))).isMigrating
-  }
-
   /// Whether the entry of a page is a migration entry; the operation is then in the queue for its end.
   mutating func waitsForMigration(_ position: EntryPosition, _ page: PageNumber, _ operation: OperationID) -> Bool {
     let entry = PageTableEntry(bits: memory.load(position.table, walker.format.index(page, level: position.level)))

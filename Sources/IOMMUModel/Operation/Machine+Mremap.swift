@@ -14,8 +14,7 @@ extension Machine {
     var page = operation.range.first
     while page < operation.range.end {
       let (position, entry) = locate(root, page)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      let next = (page / span + 1) * span
+      let next = position.next(after: page)
       if entry.bits == 0 && position.level > 0 {
         page = next
         continue
@@ -35,13 +34,7 @@ extension Machine {
     _ operation: inout Operation, _ effects: inout Effects, keepLocks: Bool
   ) -> StepOutcome {
     let root = spaces[operation.space!].root
-    while operation.cursor < operation.range.end {
-      let (position, entry) = locate(root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      if entry.bits == 0 && position.level > 0 {
-        operation.cursor = (operation.cursor / span + 1) * span
-        continue
-      }
+    while let position = nextEntry(&operation, before: operation.range.end) {
       if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
       let table = makeTables(root, destination(of: operation.cursor, operation), level: position.level)!
       guard lockTables(position.table, table, &operation) else { return .blocked }
@@ -58,7 +51,7 @@ extension Machine {
   private mutating func moveTable(
     _ position: EntryPosition, to table: FrameNumber, _ operation: inout Operation
   ) -> Int {
-    let span = UInt64(1) << (9 * UInt64(position.level))
+    let span = position.span
     let room = 512 - UInt64(walker.format.index(destination(of: operation.cursor, operation), level: position.level))
     let start = operation.cursor / span
     let end = min(operation.range.end, (start / 512 + 1) * span * 512, (start + room) * span)
@@ -68,7 +61,7 @@ extension Machine {
       let entry = PageTableEntry(bits: memory.load(position.table, index))
       if position.level > 0 && entry.isTable || entry.isMigrating { break }
       if entry.bits != 0 {
-        let page = operation.cursor / span * span
+        let page = position.first(of: operation.cursor)
         memory.store(position.table, index, 0)
         moveReference(page, position.level, entry, &operation)
         memory.store(
@@ -76,7 +69,7 @@ extension Machine {
         operation.gather(PageRange(first: page, count: span))
         count += 1
       }
-      operation.cursor = (operation.cursor / span + 1) * span
+      operation.cursor = position.next(after: operation.cursor)
     }
     return count
   }

@@ -12,9 +12,8 @@ extension Machine {
     _ = beginGather(&operation)
     while operation.cursor < operation.range.end {
       let (position, entry) = locate(spaces[space].root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      let page = operation.cursor / span * span
-      operation.cursor = page + span
+      let page = position.first(of: operation.cursor)
+      operation.cursor = page + position.span
       guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
       if operation.kind == .migratePages {
         guard let copy = memory.allocate(.data) else {

@@ -3,55 +3,23 @@
 /// P of whatever takes rights away and keeps the page.
 extension Machine {
   mutating func protect(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
-    let space = operation.space!
-    while operation.cursor < operation.range.end {
-      let (position, entry) = locate(spaces[space].root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      if entry.bits == 0 && position.level > 0 {
-        operation.cursor = (operation.cursor / span + 1) * span
-        continue
-      }
-      if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
-        tableLocks.wait(operation.id, for: position.table)
-        return .blocked
-      }
-      let first = operation.cursor
-      let end = min(operation.range.end, (operation.cursor / (span * 512) + 1) * span * 512)
-      var count = 0
-      while operation.cursor < end {
-        // Behind the huge leaves of one table may lie tables of small ones.
-        if position.level > 0 && isTable(position.table, operation.cursor, position.level) { break }
-        // What was changed so far is reported first; a queue is joined only to wait in it.
-        if count > 0 && isMigrating(position, operation.cursor) { break }
-        if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
-        if restrict(position, &operation) { count += 1 }
-        operation.cursor = (operation.cursor / span + 1) * span
-      }
-      guard count > 0 else { continue }
-      report(.entries, operation, PageRange(first: first, count: operation.cursor - first), &effects)
-      return .again(after: cost(settings.costs.entry, times: count))
+    forEachEntry(&operation, before: operation.range.end, &effects) { machine, position, operation in
+      machine.restrict(position, &operation)
     }
-    return .through
-  }
-
-  @inline(__always)
-  func isTable(_ table: FrameNumber, _ page: PageNumber, _ level: UInt8) -> Bool {
-    PageTableEntry(bits: memory.load(table, walker.format.index(page, level: level))).isTable
   }
 
   /// Gives one entry the rights of the operation.
-  private mutating func restrict(_ position: EntryPosition, _ operation: inout Operation) -> Bool {
-    let index = walker.format.index(operation.cursor, level: position.level)
-    let old = PageTableEntry(bits: memory.load(position.table, index))
-    if old.bits == 0 || position.level > 0 && old.isTable { return false }
+  private mutating func restrict(_ position: EntryPosition, _ operation: inout Operation) -> EntryChange {
+    let old = PageTableEntry(bits: memory.load(position.table, position.index))
+    if old.bits == 0 { return .kept }
+    if old.isMigrating { return .migrating }
     let new = Self.restricted(old, operation)
-    guard new.bits != old.bits else { return false }
-    memory.store(position.table, index, new.bits)
-    let span = UInt64(1) << (9 * UInt64(position.level))
+    guard new.bits != old.bits else { return .kept }
+    memory.store(position.table, position.index, new.bits)
     reduce(
-      operation.cursor / span * span, position.level, old.leafFrame(level: position.level), from: old.rights,
+      position.first(of: operation.cursor), position.level, old.leafFrame(level: position.level), from: old.rights,
       to: new.rights, &operation)
-    return true
+    return .changed
   }
 
   private static func restricted(_ entry: PageTableEntry, _ operation: Operation) -> PageTableEntry {
@@ -87,37 +55,13 @@ extension Machine {
 
   /// Clears Accessed, table by table; the operation's value counts the pages that had it.
   mutating func clearYoung(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
-    let space = operation.space!
-    while operation.cursor < operation.range.end {
-      let (position, entry) = locate(spaces[space].root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      if entry.bits == 0 && position.level > 0 {
-        operation.cursor = (operation.cursor / span + 1) * span
-        continue
-      }
-      if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
-        tableLocks.wait(operation.id, for: position.table)
-        return .blocked
-      }
-      let first = operation.cursor
-      let end = min(operation.range.end, (operation.cursor / (span * 512) + 1) * span * 512)
-      var count = 0
-      while operation.cursor < end {
-        if position.level > 0 && isTable(position.table, operation.cursor, position.level) { break }
-        let index = walker.format.index(operation.cursor, level: position.level)
-        let bits = memory.load(position.table, index)
-        if bits & PageTableEntry.present != 0 && bits & PageTableEntry.accessed != 0 {
-          memory.store(position.table, index, bits & ~PageTableEntry.accessed)
-          operation.gather(PageRange(first: operation.cursor / span * span, count: span))
-          count += 1
-        }
-        operation.cursor = (operation.cursor / span + 1) * span
-      }
-      guard count > 0 else { continue }
-      operation.value += UInt64(count)
-      report(.entries, operation, PageRange(first: first, count: operation.cursor - first), &effects)
-      return .again(after: cost(settings.costs.entry, times: count))
+    forEachEntry(&operation, before: operation.range.end, &effects) { machine, position, operation in
+      let bits = machine.memory.load(position.table, position.index)
+      guard bits & PageTableEntry.present != 0, bits & PageTableEntry.accessed != 0 else { return .kept }
+      machine.memory.store(position.table, position.index, bits & ~PageTableEntry.accessed)
+      operation.gather(PageRange(first: position.first(of: operation.cursor), count: position.span))
+      operation.value += 1
+      return .changed
     }
-    return .through
   }
 }

@@ -18,14 +18,7 @@ extension Machine {
   }
 
   mutating func zap(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
-    let root = root(operation)
-    while operation.cursor < operation.range.end {
-      let (position, entry) = locate(root, operation.cursor)
-      let span = UInt64(1) << (9 * UInt64(position.level))
-      if entry.bits == 0 && position.level > 0 {
-        operation.cursor = (operation.cursor / span + 1) * span
-        continue
-      }
+    while let position = nextEntry(&operation, before: operation.range.end) {
       if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
         tableLocks.wait(operation.id, for: position.table)
         return .blocked
@@ -47,8 +40,7 @@ extension Machine {
 
   /// Clears entries of one table from the cursor on, until the table, the range or the gather batch ends.
   mutating func zapTable(_ position: EntryPosition, _ operation: inout Operation) -> Int {
-    let span = UInt64(1) << (9 * UInt64(position.level))
-    let end = min(operation.range.end, (operation.cursor / (span * 512) + 1) * span * 512)
+    let end = min(operation.range.end, position.end(of: operation.cursor))
     var count = 0
     while operation.cursor < end {
       let index = walker.format.index(operation.cursor, level: position.level)
@@ -56,13 +48,13 @@ extension Machine {
       if position.level > 0 && entry.isTable { break }
       if entry.bits != 0 {
         memory.store(position.table, index, 0)
-        let page = operation.cursor / span * span
+        let page = position.first(of: operation.cursor)
         drop(page, position.level, entry.leafFrame(level: position.level), &operation)
         operation.gathered.append(entry.leafFrame(level: position.level))
-        operation.gather(PageRange(first: page, count: span))
+        operation.gather(PageRange(first: page, count: position.span))
         count += 1
       }
-      operation.cursor = (operation.cursor / span + 1) * span
+      operation.cursor = position.next(after: operation.cursor)
       if operation.space != nil && operation.gathered.count >= Int(settings.gatherBatch) { break }
     }
     return count

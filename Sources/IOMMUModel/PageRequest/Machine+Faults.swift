@@ -115,8 +115,7 @@ extension Machine {
     _ position: EntryPosition, _ area: Area, _ operation: inout Operation
   ) -> Resolution {
     let space = operation.space!
-    let span = UInt64(1) << (9 * UInt64(position.level))
-    let page = operation.fault.page / span * span
+    let page = position.first(of: operation.fault.page)
     let entry = PageTableEntry(bits: memory.load(position.table, position.index))
     if entry.bits == 0 {
       guard let frame = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
@@ -159,7 +158,7 @@ extension Machine {
     operation.fault.newFrame = copy
     operation.fault.ownsNewFrame = true
     operation.fault.lost = false
-    operation.window = PageRange(first: page, count: span)
+    operation.window = PageRange(first: page, count: position.span)
     return .copyOnWrite
   }
 

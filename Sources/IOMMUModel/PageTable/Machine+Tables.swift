@@ -5,6 +5,13 @@ struct EntryPosition: Equatable {
   var table: FrameNumber
   var index: Int
   var level: UInt8
+
+  /// Pages that an entry of this level maps.
+  var span: UInt64 { 1 << (9 * UInt64(level)) }
+  /// First page of the entry that maps `page`, of the entry after it, and behind the table that has it.
+  func first(of page: PageNumber) -> PageNumber { page / span * span }
+  func next(after page: PageNumber) -> PageNumber { (page / span + 1) * span }
+  func end(of page: PageNumber) -> PageNumber { (page / (span * 512) + 1) * span * 512 }
 }
 
 /// Edits of page tables by the machine's own software. Clients' tables are never edited here.

@@ -15,84 +15,130 @@ struct MemoryOperations {
     self.cpu = cpu
   }
 
+  // MARK: What a process asks for
+
   func mmap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
-    var request = LabMmapRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
-    request.address = Hex.string(firstPage << 12)
-    request.byteCount = Hex.string(pageCount << 12)
+    var request = range(LabMmapRequest(), firstPage, pageCount)
     request.read = true
     request.write = true
-    let response: LabMmapResponse = try client.call(.mmap, request)
-    try expectSuccess(response.operation, "mmap")
+    try call(.mmap, request, LabMmapResponse.self)
   }
 
   func munmap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
-    var request = LabMunmapRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
-    request.address = Hex.string(firstPage << 12)
-    request.byteCount = Hex.string(pageCount << 12)
-    let response: LabMunmapResponse = try client.call(.munmap, request)
-    try expectSuccess(response.operation, "munmap")
+    try call(.munmap, range(LabMunmapRequest(), firstPage, pageCount), LabMunmapResponse.self)
   }
 
   func dontNeed(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
-    var request = LabMadviseDontNeedRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
-    request.address = Hex.string(firstPage << 12)
-    request.byteCount = Hex.string(pageCount << 12)
-    let response: LabMadviseDontNeedResponse = try client.call(.madviseDontNeed, request)
-    try expectSuccess(response.operation, "madvise(MADV_DONTNEED)")
+    let request = range(LabMadviseDontNeedRequest(), firstPage, pageCount)
+    try call(.madviseDontNeed, request, LabMadviseDontNeedResponse.self)
+  }
+
+  func mprotect(_ firstPage: UInt64, _ pageCount: UInt64, write: Bool) throws(StormFailure) {
+    var request = range(LabMprotectRequest(), firstPage, pageCount)
+    request.read = true
+    request.write = write
+    try call(.mprotect, request, LabMprotectResponse.self)
+  }
+
+  func mremap(_ firstPage: UInt64, _ pageCount: UInt64, to destination: UInt64) throws(StormFailure) {
+    let request = move(LabMremapRequest(), firstPage, pageCount, to: destination)
+    try call(.mremap, request, LabMremapResponse.self)
+  }
+
+  func uffdioMove(_ firstPage: UInt64, _ pageCount: UInt64, to destination: UInt64) throws(StormFailure) {
+    let request = move(LabUffdioMoveRequest(), firstPage, pageCount, to: destination)
+    try call(.uffdioMove, request, LabUffdioMoveResponse.self, orBusy: true)
   }
 
   /// The child's id.
   func fork() throws(StormFailure) -> String {
-    var request = LabForkRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
-    let response: LabForkResponse = try client.call(.fork, request)
-    try expectSuccess(response.operation, "fork")
-    return response.operation.addressSpace
+    try call(.fork, of(addressSpace, LabForkRequest()), LabForkResponse.self).addressSpace
   }
 
   func exit(child: String) throws(StormFailure) {
-    var request = LabExitRequest()
-    request.machine = machine
-    request.addressSpace = child
-    let response: LabExitResponse = try client.call(.exit, request)
-    try expectSuccess(response.operation, "exit")
+    try call(.exit, of(child, LabExitRequest()), LabExitResponse.self)
   }
 
   func store(_ address: UInt64, _ value: UInt64) throws(StormFailure) {
-    var request = LabStoreRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
+    var request = of(addressSpace, LabStoreRequest())
     request.cpu = cpu
     request.address = Hex.string(address)
     request.value = Hex.string(value)
-    let response: LabStoreResponse = try client.call(.store, request)
-    try expectSuccess(response.operation, "store")
+    try call(.store, request, LabStoreResponse.self)
   }
 
   func load(_ address: UInt64) throws(StormFailure) -> UInt64 {
-    var request = LabLoadRequest()
-    request.machine = machine
-    request.addressSpace = addressSpace
+    var request = of(addressSpace, LabLoadRequest())
     request.cpu = cpu
     request.address = Hex.string(address)
-    let response: LabLoadResponse = try client.call(.load, request)
-    try expectSuccess(response.operation, "load")
-    do { return try Hex.parse(response.operation.value) } catch {
-      throw .broken("a load answered '\(response.operation.value)', which is no data word")
+    let operation = try call(.load, request, LabLoadResponse.self)
+    do { return try Hex.parse(operation.value) } catch {
+      throw .broken("a load answered '\(operation.value)', which is no data word")
     }
   }
 
-  /// - Parameter orBusy: whether the operation may have found nothing that it could take.
-  func expectSuccess(_ operation: LabOperation, _ name: String, orBusy: Bool = false) throws(StormFailure) {
+  // MARK: What memory management does of its own accord
+
+  func numaHint(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    try call(.numaHint, range(LabNumaHintRequest(), firstPage, pageCount), LabNumaHintResponse.self)
+  }
+
+  func clearSoftDirty() throws(StormFailure) {
+    try call(.clearSoftDirty, of(addressSpace, LabClearSoftDirtyRequest()), LabClearSoftDirtyResponse.self)
+  }
+
+  func clearYoung(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    try call(.clearYoung, range(LabClearYoungRequest(), firstPage, pageCount), LabClearYoungResponse.self)
+  }
+
+  func ksmWriteProtect(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabKsmWriteProtectRequest(), firstPage, pageCount)
+    try call(.ksmWriteProtect, request, LabKsmWriteProtectResponse.self, orBusy: true)
+  }
+
+  func migrate(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabMigratePagesRequest(), firstPage, pageCount)
+    try call(.migratePages, request, LabMigratePagesResponse.self, orBusy: true)
+  }
+
+  func oomReap(_ child: String) throws(StormFailure) {
+    try call(.oomReap, of(child, LabOomReapRequest()), LabOomReapResponse.self, orBusy: true)
+  }
+
+  // MARK: Requests
+
+  private func of<Request: AddressSpaceRequest>(_ addressSpace: String, _ empty: Request) -> Request {
+    var request = empty
+    request.machine = machine
+    request.addressSpace = addressSpace
+    return request
+  }
+
+  private func range<Request: RangeRequest>(_ empty: Request, _ firstPage: UInt64, _ pageCount: UInt64) -> Request {
+    var request = of(addressSpace, empty)
+    request.address = Hex.string(firstPage << 12)
+    request.byteCount = Hex.string(pageCount << 12)
+    return request
+  }
+
+  private func move<Request: MoveRequest>(
+    _ empty: Request, _ firstPage: UInt64, _ pageCount: UInt64, to destination: UInt64
+  ) -> Request {
+    var request = range(empty, firstPage, pageCount)
+    request.destination = Hex.string(destination << 12)
+    return request
+  }
+
+  /// - Parameter orBusy: pages that are absent or shared are passed over; that there was none at all is no failure.
+  @discardableResult
+  private func call<Response: OperationResponse>(
+    _ method: LabMethod, _ request: some AddressSpaceRequest, _: Response.Type, orBusy: Bool = false
+  ) throws(StormFailure) -> LabOperation {
+    let response: Response = try client.call(method, request)
+    let operation = response.operation
     guard operation.done, operation.status == .success || orBusy && operation.status == .busy else {
-      throw .broken("\(name) in \(addressSpace) ended with \(operation.status)")
+      throw .broken("\(method.descriptor.name) in \(request.addressSpace) ended with \(operation.status)")
     }
+    return operation
   }
 }
