@@ -4,8 +4,8 @@ import RPCClient
 
 /// `iommulab mutate`: changes address spaces by the lists that it gets, paced by the accesses that devices have done.
 public enum MutatorProcess {
-  /// Runs until the lists are done and the parent has read the result; the process's exit code.
-  public static func run() -> Int32 {
+  /// Runs until the lists are done and the parent has read the result.
+  public static func run() -> Never {
     let parent = ParentLink()
     do {
       let configuration = try LineJSON.decode(MutatorConfiguration.self, parent.configuration())
