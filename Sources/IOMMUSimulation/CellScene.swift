@@ -40,15 +40,15 @@ struct CellScene {
     case .fork: .fork(space)
     case .exit: .exit(space)
     case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: area.first << 12, value: 9))
-    case .mremap: .mremap(space, area, to: Self.destination)
-    case .numaHint: .numaHint(space, area)
-    case .clearSoftDirty: .clearSoftDirty(space)
-    case .clearYoung: .clearYoung(space, area)
-    case .oomReap: .oomReap(space)
-    case .ksmWriteProtect: .ksmWriteProtect(space, area)
+    case .mremap: .move(.mremap, space, area, to: Self.destination)
+    case .numaHint: .range(.numaHint, space, area)
+    case .clearSoftDirty: .space(.clearSoftDirty, space)
+    case .clearYoung: .range(.clearYoung, space, area)
+    case .oomReap: .space(.oomReap, space)
+    case .ksmWriteProtect: .range(.ksmWriteProtect, space, area)
     case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: area.first)
-    case .migratePages: .migratePages(space, area)
-    case .uffdioMove: .uffdioMove(space, area, to: Self.destination)
+    case .migratePages: .range(.migratePages, space, area)
+    case .uffdioMove: .move(.uffdioMove, space, area, to: Self.destination)
     case .mmap, .unmap, .detach, .pageRequestGroup: nil
     }
   }
@@ -72,7 +72,7 @@ struct CellScene {
       case .ksmReplacePage:
         map(other, CellScene.area)
         for page in pages { store(other, page, 7) }
-        for each in [space, other] { apply(.start(.ksmWriteProtect(each, CellScene.area))) }
+        for each in [space, other] { apply(.start(.range(.ksmWriteProtect, each, CellScene.area))) }
       case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
       default: break
       }

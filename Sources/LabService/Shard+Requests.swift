@@ -55,20 +55,20 @@ extension Shard {
 
     case .createAddressSpace: on(LabCreateAddressSpaceRequest.self, caller, bytes, createAddressSpace)
     case .mmap: on(LabMmapRequest.self, caller, bytes, mmap)
-    case .munmap: on(LabMunmapRequest.self, caller, bytes, munmap)
+    case .munmap: onRange(LabMunmapRequest.self, .munmap, caller, bytes)
     case .mprotect: on(LabMprotectRequest.self, caller, bytes, mprotect)
-    case .madviseDontNeed: on(LabMadviseDontNeedRequest.self, caller, bytes, madviseDontNeed)
-    case .fork: on(LabForkRequest.self, caller, bytes, fork)
-    case .exit: on(LabExitRequest.self, caller, bytes, exit)
-    case .mremap: on(LabMremapRequest.self, caller, bytes, mremap)
-    case .numaHint: on(LabNumaHintRequest.self, caller, bytes, numaHint)
-    case .clearSoftDirty: on(LabClearSoftDirtyRequest.self, caller, bytes, clearSoftDirty)
-    case .clearYoung: on(LabClearYoungRequest.self, caller, bytes, clearYoung)
-    case .oomReap: on(LabOomReapRequest.self, caller, bytes, oomReap)
-    case .ksmWriteProtect: on(LabKsmWriteProtectRequest.self, caller, bytes, ksmWriteProtect)
+    case .madviseDontNeed: onRange(LabMadviseDontNeedRequest.self, .dontNeed, caller, bytes)
+    case .fork: onSpace(LabForkRequest.self, .fork, caller, bytes)
+    case .exit: onSpace(LabExitRequest.self, .exit, caller, bytes)
+    case .mremap: onMove(LabMremapRequest.self, .mremap, caller, bytes)
+    case .numaHint: onRange(LabNumaHintRequest.self, .numaHint, caller, bytes)
+    case .clearSoftDirty: onSpace(LabClearSoftDirtyRequest.self, .clearSoftDirty, caller, bytes)
+    case .clearYoung: onRange(LabClearYoungRequest.self, .clearYoung, caller, bytes)
+    case .oomReap: onSpace(LabOomReapRequest.self, .oomReap, caller, bytes)
+    case .ksmWriteProtect: onRange(LabKsmWriteProtectRequest.self, .ksmWriteProtect, caller, bytes)
     case .ksmReplacePage: on(LabKsmReplacePageRequest.self, caller, bytes, ksmReplacePage)
-    case .migratePages: on(LabMigratePagesRequest.self, caller, bytes, migratePages)
-    case .uffdioMove: on(LabUffdioMoveRequest.self, caller, bytes, uffdioMove)
+    case .migratePages: onRange(LabMigratePagesRequest.self, .migratePages, caller, bytes)
+    case .uffdioMove: onMove(LabUffdioMoveRequest.self, .uffdioMove, caller, bytes)
     case .load: on(LabLoadRequest.self, caller, bytes, load)
     case .store: on(LabStoreRequest.self, caller, bytes, store)
     case .touch: on(LabTouchRequest.self, caller, bytes, touch)
@@ -111,7 +111,7 @@ extension Shard {
 
   /// Runs a method on the machine that its request names, here or on the machine's loop. `body` answers nil when the
   /// answer comes later.
-  private func on<R: MachineRequest>(
+  func on<R: MachineRequest>(
     _: R.Type, _ caller: Caller, _ bytes: UnsafeRawBufferPointer,
     _ body: (MachineHost, R, Caller) throws(CallError) -> (any Message)?
   ) {

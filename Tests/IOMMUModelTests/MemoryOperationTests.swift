@@ -19,7 +19,7 @@ import Testing
     var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.kernel = column }
     // 0x100… lies in one table; 0x5fa… lies in two.
     for page in area.first..<area.end where page % 3 != 0 { try bench.store(space, page, page * 7) }
-    #expect(try outcome(&bench, .mremap(space, area, to: 0x5fa), [device])?.status == .success)
+    #expect(try outcome(&bench, .move(.mremap, space, area, to: 0x5fa), [device])?.status == .success)
     for page in area.first..<area.end {
       #expect(try bench.load(space, page - 0x100 + 0x5fa) == (page % 3 != 0 ? page * 7 : 0))
     }
@@ -33,18 +33,21 @@ import Testing
     try bench.store(space, 0x104, 4)
     try bench.store(space, 0x10f, 15)
     #expect(
-      try outcome(&bench, .mremap(space, PageRange(first: 0x104, count: 4), to: 0x400), [device])?.status == .success)
+      try outcome(&bench, .move(.mremap, space, PageRange(first: 0x104, count: 4), to: 0x400), [device])?.status
+        == .success)
     #expect(try bench.load(space, 0x400) == 4)
     #expect(try bench.load(space, 0x10f) == 15)
     #expect(
       bench.machine.spaces[space].areas.list.map(\.range) == [
         PageRange(first: 0x100, count: 4), PageRange(first: 0x108, count: 8), PageRange(first: 0x400, count: 4),
       ])
-    #expect(bench.refusal(.start(.mremap(space, PageRange(first: 0x100, count: 4), to: 0x402))) == .overlapsArea)
-    #expect(bench.refusal(.start(.mremap(space, PageRange(first: 0x100, count: 4), to: 0x102))) == .overlapsSource)
-    #expect(bench.refusal(.start(.mremap(space, PageRange(first: 0x104, count: 4), to: 0x500))) == .noAreaInRange)
+    #expect(bench.refusal(.start(.move(.mremap, space, PageRange(first: 0x100, count: 4), to: 0x402))) == .overlapsArea)
     #expect(
-      bench.refusal(.start(.mremap(space, PageRange(first: 0x100, count: 4), to: PageRange.all.end - 2)))
+      bench.refusal(.start(.move(.mremap, space, PageRange(first: 0x100, count: 4), to: 0x102))) == .overlapsSource)
+    #expect(
+      bench.refusal(.start(.move(.mremap, space, PageRange(first: 0x104, count: 4), to: 0x500))) == .noAreaInRange)
+    #expect(
+      bench.refusal(.start(.move(.mremap, space, PageRange(first: 0x100, count: 4), to: PageRange.all.end - 2)))
         == .rangeOutsideAddressSpace)
   }
 
@@ -55,16 +58,18 @@ import Testing
     bench.settle()
     try bench.store(space, 0x203, 9)
     let whole = PageRange(first: 0x200, count: 0x200)
-    #expect(bench.refusal(.start(.mremap(space, PageRange(first: 0x200, count: 0x100), to: 0x1000))) == .splitsHugePage)
-    #expect(bench.refusal(.start(.mremap(space, whole, to: 0x1010))) == .misaligned)
-    #expect(try outcome(&bench, .mremap(space, whole, to: 0x1000))?.status == .success)
+    #expect(
+      bench.refusal(.start(.move(.mremap, space, PageRange(first: 0x200, count: 0x100), to: 0x1000))) == .splitsHugePage
+    )
+    #expect(bench.refusal(.start(.move(.mremap, space, whole, to: 0x1010))) == .misaligned)
+    #expect(try outcome(&bench, .move(.mremap, space, whole, to: 0x1000))?.status == .success)
     #expect(try bench.load(space, 0x1003) == 9)
   }
 
   @Test func `a NUMA hint takes all rights, and a fault brings back those that were there`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     let answer = try bench.grant(device, 0x100)
-    #expect(try outcome(&bench, .numaHint(space, area), [device])?.status == .success)
+    #expect(try outcome(&bench, .range(.numaHint, space, area), [device])?.status == .success)
     #expect(try bench.translate(device, 5, 0x100).rights == [])
     #expect(try bench.request(device, 5, 0x100) == .success)
     #expect(try bench.translate(device, 5, 0x100).physicalAddress == answer.physicalAddress)
@@ -79,7 +84,7 @@ import Testing
     try bench.map(space, 0x9000, 2)
     for page in [0x100, 0x9000, 0x9001] as [PageNumber] { try bench.store(space, page, 1) }
     #expect(try outcome(&bench, .mprotect(space, PageRange(first: 0x9001, count: 1), []), [device])?.status == .success)
-    #expect(try outcome(&bench, .clearSoftDirty(space), [device])?.status == .success)
+    #expect(try outcome(&bench, .space(.clearSoftDirty, space), [device])?.status == .success)
     #expect(try bench.translate(device, 5, 0x100).rights == .read)
     #expect(try bench.translate(device, 5, 0x9000).rights == .read)
     #expect(try bench.translate(device, 5, 0x9001).rights == [])
@@ -90,13 +95,13 @@ import Testing
   @Test func `a young clear counts the pages that were used, once each`() throws {
     var (bench, space, device) = try Bench.shared(.secondaryTLB) { $0.kernel = .now }
     for page in [0x100, 0x101, 0x102] as [PageNumber] { _ = try bench.load(space, page) }
-    #expect(try outcome(&bench, .clearYoung(space, area))?.value == 3)
-    #expect(try outcome(&bench, .clearYoung(space, area))?.value == 0)
+    #expect(try outcome(&bench, .range(.clearYoung, space, area))?.value == 3)
+    #expect(try outcome(&bench, .range(.clearYoung, space, area))?.value == 0)
     // What the ATC holds, the Accessed bit does not see: SVA drivers have no young hook any more.
     let answer = try bench.grant(device, 0x101)
-    #expect(try outcome(&bench, .clearYoung(space, area))?.value == 1)
+    #expect(try outcome(&bench, .range(.clearYoung, space, area))?.value == 1)
     _ = try bench.dma(device, 5, 0x101, at: answer.physicalAddress)
-    #expect(try outcome(&bench, .clearYoung(space, area))?.value == 0)
+    #expect(try outcome(&bench, .range(.clearYoung, space, area))?.value == 0)
   }
 
   @Test func `the OOM reaper takes every page, refuses faults from then on, and gives up where the lock is held`()
@@ -109,11 +114,11 @@ import Testing
     for page in [0x100, 0x105] as [PageNumber] { try bench.store(space, page, page) }
     let before = bench.machine.memory.freeCount
     let protect = try bench.start(.mprotect(space, area, .read))
-    let busy = try bench.start(.oomReap(space))
+    let busy = try bench.start(.space(.oomReap, space))
     #expect(bench.outcome(busy)?.status == .busy)
     try bench.finish([device])
     #expect(bench.outcome(protect)?.status == .success)
-    #expect(try outcome(&bench, .oomReap(space), [device])?.status == .success)
+    #expect(try outcome(&bench, .space(.oomReap, space), [device])?.status == .success)
     #expect(bench.machine.memory.freeCount == before + 2)
     #expect(try bench.request(device, 5, 0x100) == .invalidRequest)
     let load = try outcome(&bench, .cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: 0x100 << 12)))
@@ -127,24 +132,24 @@ import Testing
     var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.kernel = column }
     for page in area.first..<area.first + 4 { try bench.store(space, page, page) }
     let old = try bench.grant(device, 0x101).physicalAddress
-    #expect(try outcome(&bench, .migratePages(space, area), [device])?.value == 4)
+    #expect(try outcome(&bench, .range(.migratePages, space, area), [device])?.value == 4)
     #expect(try bench.translate(device, 5, 0x101).physicalAddress != old)
     for page in area.first..<area.first + 4 { #expect(try bench.load(space, page) == page) }
     #expect(try outcome(&bench, .fork(space), [device])?.status == .success)
-    #expect(try outcome(&bench, .migratePages(space, area), [device])?.status == .busy)
+    #expect(try outcome(&bench, .range(.migratePages, space, area), [device])?.status == .busy)
     #expect(bench.verdicts.isEmpty)
   }
 
   @Test func `a fault, a fork, an mprotect and a second migration wait for a page under migration`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.costs.frameFree = .constant(1000) }
     try bench.store(space, 0x100, 42)
-    let migration = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    let migration = try bench.start(.range(.migratePages, space, PageRange(first: 0x100, count: 1)))
     bench.settle()
     try bench.completeAll(device)
     #expect(bench.outcome(migration) == nil, "the copy takes time")
     #expect(try bench.translate(device, 5, 0x100).rights == [])
     let load = try bench.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: 0x100 << 12)))
-    let other = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    let other = try bench.start(.range(.migratePages, space, PageRange(first: 0x100, count: 1)))
     let fork = try bench.start(.fork(space))
     bench.settle()
     #expect(bench.outcome(load) == nil)
@@ -160,7 +165,7 @@ import Testing
     var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.costs.frameFree = .constant(1000) }
     try bench.store(space, 0x100, 42)
     let before = bench.machine.memory.freeCount
-    let migration = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    let migration = try bench.start(.range(.migratePages, space, PageRange(first: 0x100, count: 1)))
     bench.settle()
     try bench.completeAll(device)
     let unmap = try bench.start(.munmap(space, area))
@@ -175,7 +180,7 @@ import Testing
   @Test func `an exit waits for who works on the page table without the mmap lock`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     try bench.store(space, 0x100, 42)
-    let migration = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    let migration = try bench.start(.range(.migratePages, space, PageRange(first: 0x100, count: 1)))
     bench.settle()
     let first = bench.owed(device)[0].itag
     let exit = try bench.start(.exit(space))
@@ -196,7 +201,7 @@ import Testing
   @Test func `an exit that waits for its own flush is not woken by another operation's end`() throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange)
     try bench.store(space, 0x100, 42)
-    let migration = try bench.start(.migratePages(space, PageRange(first: 0x100, count: 1)))
+    let migration = try bench.start(.range(.migratePages, space, PageRange(first: 0x100, count: 1)))
     bench.settle()
     let first = bench.owed(device)[0].itag
     let exit = try bench.start(.exit(space))
@@ -218,14 +223,14 @@ import Testing
     for page in [0x100, 0x101] as [PageNumber] { try bench.store(space, page, page) }
     bench.run(until: bench.machine.time + 100)
     let second = PageRange(first: 0x101, count: 1)
-    let migration = try bench.start(.migratePages(space, second))
+    let migration = try bench.start(.range(.migratePages, space, second))
     bench.settle()
     while !bench.letters(of: migration).contains(.invalidatePage) {
       bench.run(until: bench.machine.time + 100)
       try bench.completeAll(device)
     }
     // The hint has done 0x100 and stands before the migration entry, when a zap takes that away.
-    let hint = try bench.start(.numaHint(space, PageRange(first: 0x100, count: 2)))
+    let hint = try bench.start(.range(.numaHint, space, PageRange(first: 0x100, count: 2)))
     bench.settle()
     #expect(bench.letters(of: hint).contains(.entries))
     try bench.start(.dontNeed(space, second))
@@ -247,8 +252,8 @@ import Testing
     for (page, value) in [(0x100, 5), (0x101, 7)] as [(PageNumber, UInt64)] { try bench.store(other, page, value) }
     #expect(
       try outcome(&bench, .ksmReplacePage(space, area, keeper: other, keeperFirst: 0x100), [device])?.status == .busy)
-    #expect(try outcome(&bench, .ksmWriteProtect(space, area), [device])?.value == 2)
-    #expect(try outcome(&bench, .ksmWriteProtect(other, area), [device])?.value == 2)
+    #expect(try outcome(&bench, .range(.ksmWriteProtect, space, area), [device])?.value == 2)
+    #expect(try outcome(&bench, .range(.ksmWriteProtect, other, area), [device])?.value == 2)
     let free = bench.machine.memory.freeCount
     #expect(try outcome(&bench, .ksmReplacePage(space, area, keeper: other, keeperFirst: 0x100), [device])?.value == 1)
     #expect(bench.machine.memory.freeCount == free + 1)
@@ -268,7 +273,7 @@ import Testing
     try bench.map(space, 0x2000, 16)
     for page in [0x100, 0x101] as [PageNumber] { try bench.store(space, page, page) }
     try bench.store(space, 0x2001, 1)
-    let move = OperationRequest.uffdioMove(space, PageRange(first: 0x100, count: 2), to: 0x2000)
+    let move = OperationRequest.move(.uffdioMove, space, PageRange(first: 0x100, count: 2), to: 0x2000)
     #expect(try outcome(&bench, move, [device])?.value == 1)
     #expect(try bench.load(space, 0x2000) == 0x100)
     #expect(try bench.load(space, 0x101) == 0x101)
@@ -279,8 +284,8 @@ import Testing
 
   @Test func `an operation that a kernel does not have is refused`() throws {
     var (bench, space, _) = try Bench.shared(.invalidateRange)
-    #expect(bench.refusal(.start(.oomReap(space))) == .notInThisKernel)
-    #expect(bench.refusal(.start(.uffdioMove(space, area, to: 0x2000))) == .notInThisKernel)
+    #expect(bench.refusal(.start(.space(.oomReap, space))) == .notInThisKernel)
+    #expect(bench.refusal(.start(.move(.uffdioMove, space, area, to: 0x2000))) == .notInThisKernel)
   }
 
   // MARK: The historic empty tables

@@ -38,37 +38,37 @@ public enum Command: Equatable, Sendable {
 public enum OperationRequest: Equatable, Sendable {
   /// Anonymous private memory. `pageSizeLog2` 12, 21 or 30; other sizes than 12 behave as hugetlb mappings do.
   case mmap(AddressSpaceID, PageRange, Rights, pageSizeLog2: UInt8)
-  case munmap(AddressSpaceID, PageRange)
   case mprotect(AddressSpaceID, PageRange, Rights)
-  /// madvise(MADV_DONTNEED).
-  case dontNeed(AddressSpaceID, PageRange)
-  /// Answers with the child's id in the completed operation's `value`.
-  case fork(AddressSpaceID)
-  case exit(AddressSpaceID)
+  /// One of `OperationKind.ofRanges`.
+  case range(OperationKind, AddressSpaceID, PageRange)
+  /// One of `OperationKind.ofSpaces`, over the whole address space.
+  case space(OperationKind, AddressSpaceID)
+  /// One of `OperationKind.ofMoves`: pages keep their frames under new addresses.
+  case move(OperationKind, AddressSpaceID, PageRange, to: PageNumber)
   /// One 8-byte load or store of a CPU, through its TLB, with a fault when needed.
   case cpuAccess(AddressSpaceID, CPUAccess)
-  /// mremap(MREMAP_MAYMOVE) to a given place: pages keep their frames under new addresses.
-  case mremap(AddressSpaceID, PageRange, to: PageNumber)
-  /// Automatic NUMA balancing's scan (change_prot_numa): entries lose their rights until the next fault.
-  case numaHint(AddressSpaceID, PageRange)
-  /// Writing 4 to /proc/PID/clear_refs: every entry loses the write right until the next write.
-  case clearSoftDirty(AddressSpaceID)
-  /// Clears Accessed bits (page_referenced, idle tracking); answers how many were set.
-  case clearYoung(AddressSpaceID, PageRange)
-  /// The OOM reaper: anonymous pages go at once; faults are refused from then on.
-  case oomReap(AddressSpaceID)
-  /// KSM's write_protect_page.
-  case ksmWriteProtect(AddressSpaceID, PageRange)
   /// KSM's replace_page: write-protected pages with equal contents become one frame, that of the `keeper`.
   case ksmReplacePage(AddressSpaceID, PageRange, keeper: AddressSpaceID, keeperFirst: PageNumber)
-  /// Migration or compaction: pages that nobody else uses move to fresh frames.
-  case migratePages(AddressSpaceID, PageRange)
-  /// ioctl(UFFDIO_MOVE): pages that nobody else uses move to absent ones of the same address space.
-  case uffdioMove(AddressSpaceID, PageRange, to: PageNumber)
   /// Removes mappings of a `PAGING` domain, strictly: entries, invalidation with completion, then the frames.
   case unmap(DomainID, PageRange)
   /// Detaches the function or a PASID: cut, flush every cache with completion, drain page requests.
   case detach(DeviceID, PASID)
+
+  public static func munmap(_ space: AddressSpaceID, _ range: PageRange) -> Self { .range(.munmap, space, range) }
+  public static func dontNeed(_ space: AddressSpaceID, _ range: PageRange) -> Self { .range(.dontNeed, space, range) }
+  public static func fork(_ space: AddressSpaceID) -> Self { .space(.fork, space) }
+  public static func exit(_ space: AddressSpaceID) -> Self { .space(.exit, space) }
+}
+
+extension OperationKind {
+  /// Operations that take a range of pages and nothing else.
+  public static let ofRanges: [OperationKind] = [
+    .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages,
+  ]
+  /// Operations that take an address space and nothing else.
+  public static let ofSpaces: [OperationKind] = [.fork, .exit, .clearSoftDirty, .oomReap]
+  /// Operations that take a range and the first page of where it goes.
+  public static let ofMoves: [OperationKind] = [.mremap, .uffdioMove]
 }
 
 public struct CPUAccess: Equatable, Sendable {

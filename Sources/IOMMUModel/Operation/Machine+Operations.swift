@@ -46,43 +46,25 @@ extension Machine {
         $0.rights = rights.impliedByEntry
         $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
       }
-    case .munmap(let space, let range):
-      id = insert(.munmap, .addressSpace(space), range)
     case .mprotect(let space, let range, let rights):
       id = insert(.mprotect, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
-    case .dontNeed(let space, let range):
-      id = insert(.dontNeed, .addressSpace(space), range)
-    case .fork(let space):
-      id = insert(.fork, .addressSpace(space), .all)
-    case .exit(let space):
-      id = insert(.exit, .addressSpace(space), .all)
-      spaces[space].exiting = true
+    case .range(let kind, let space, let range):
+      id = insert(kind, .addressSpace(space), range)
+    case .space(let kind, let space):
+      id = insert(kind, .addressSpace(space), .all)
+      if kind == .exit { spaces[space].exiting = true }
+    case .move(let kind, let space, let range, let destination):
+      id = insert(kind, .addressSpace(space), range) { $0.destination = destination }
     case .cpuAccess(let space, let access):
       let range = PageRange(first: access.address >> 12, count: access.kind == .touch ? access.pageCount : 1)
       id = insert(.cpuAccess, .addressSpace(space), range) { $0.cpuAccess = access }
     case .unmap(let domain, let range):
       id = insert(.unmap, .domain(domain), range)
-    case .mremap(let space, let range, let destination):
-      id = insert(.mremap, .addressSpace(space), range) { $0.destination = destination }
-    case .numaHint(let space, let range):
-      id = insert(.numaHint, .addressSpace(space), range)
-    case .clearSoftDirty(let space):
-      id = insert(.clearSoftDirty, .addressSpace(space), .all)
-    case .clearYoung(let space, let range):
-      id = insert(.clearYoung, .addressSpace(space), range)
-    case .oomReap(let space):
-      id = insert(.oomReap, .addressSpace(space), .all)
-    case .ksmWriteProtect(let space, let range):
-      id = insert(.ksmWriteProtect, .addressSpace(space), range)
     case .ksmReplacePage(let space, let range, let keeper, let first):
       id = insert(.ksmReplacePage, .addressSpace(space), range) {
         $0.destination = first
         $0.keeper = keeper
       }
-    case .migratePages(let space, let range):
-      id = insert(.migratePages, .addressSpace(space), range)
-    case .uffdioMove(let space, let range, let destination):
-      id = insert(.uffdioMove, .addressSpace(space), range) { $0.destination = destination }
     case .detach(let device, let pasid):
       let binding = devices[device].bindings.first { bindings[$0].pasid == pasid }!
       id = insert(.detach, bindings[binding].target, .all) { $0.detached = (device, pasid, binding) }
@@ -105,42 +87,26 @@ extension Machine {
       }
       guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
       try requireRoom(space, 1)
-    case .munmap(let space, let range):
-      try require(space)
-      try require(range)
-      try requireWholeBlocks(space, range)
-      try requireRoom(space, spaces[space].areas.growth(range, keepsRange: false))
     case .mprotect(let space, let range, _):
       try require(space)
       try require(range)
       guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
       try requireWholeBlocks(space, range)
       try requireRoom(space, spaces[space].areas.growth(range, keepsRange: true))
-    case .dontNeed(let space, let range):
+    case .range(let kind, let space, let range):
       try require(space)
+      try require(kind, of: OperationKind.ofRanges)
       try require(range)
-      guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
-      try requireWholeBlocks(space, range)
-    case .mremap(let space, let range, let destination):
-      try requireMove(space, range, destination, .mremap)
-      guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
-      try requireWholeBlocks(space, range)
-      for area in spaces[space].areas.overlapping(range) {
-        let block = UInt64(1) << (9 * UInt64(area.level))
-        guard destination % block == range.first % block else {
-          throw Refusal(.misaligned, .destination, figure: block << 12)
-        }
+      if kind == .dontNeed, !spaces[space].areas.covers(range) {
+        throw Refusal(.noAreaInRange, [.address, .byteCount])
       }
-      guard !spaces[space].areas.overlaps(PageRange(first: destination, count: range.count)) else {
-        throw Refusal(.overlapsArea, [.destination, .byteCount])
-      }
-      try requireRoom(space, spaces[space].areas.overlapping(range).count + 1)
-    case .uffdioMove(let space, let range, let destination):
-      try requireMove(space, range, destination, .uffdioMove)
-    case .numaHint(let space, let range), .clearYoung(let space, let range), .ksmWriteProtect(let space, let range),
-      .migratePages(let space, let range):
+      if kind == .munmap || kind == .dontNeed { try requireWholeBlocks(space, range) }
+      if kind == .munmap { try requireRoom(space, spaces[space].areas.growth(range, keepsRange: false)) }
+    case .move(let kind, let space, let range, let destination):
       try require(space)
-      try require(range)
+      try require(kind, of: OperationKind.ofMoves)
+      try requireMove(range, destination)
+      if kind == .mremap { try requireMremap(space, range, destination) }
     case .ksmReplacePage(let space, let range, let keeper, let keeperFirst):
       try require(space)
       try require(range)
@@ -148,17 +114,12 @@ extension Machine {
       guard keeperFirst < PageRange.all.end, range.count <= PageRange.all.end - keeperFirst else {
         throw Refusal(.rangeOutsideAddressSpace, [.keeperAddress, .byteCount], figure: PageRange.all.end << 12)
       }
-    case .clearSoftDirty(let space): try require(space)
-    case .oomReap(let space):
+    case .space(let kind, let space):
       try require(space)
-      try require(.oomReap)
-    case .fork(let space):
-      try require(space)
-      guard spaces.count < Int(settings.limits.addressSpaces) else {
+      try require(kind, of: OperationKind.ofSpaces)
+      if kind == .fork && spaces.count >= Int(settings.limits.addressSpaces) {
         throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.addressSpaces))
       }
-    case .exit(let space):
-      try require(space)
     case .cpuAccess(let space, let access):
       try require(space)
       guard access.cpu < settings.cpuCount else {
@@ -193,19 +154,16 @@ extension Machine {
     }
   }
 
-  /// An operation that the machine's kernel has.
+  /// An operation of this form that the machine's kernel has.
   @inline(__always)
-  private func require(_ kind: OperationKind) throws(Refusal) {
+  private func require(_ kind: OperationKind, of form: [OperationKind]) throws(Refusal) {
+    precondition(form.contains(kind), "\(kind) takes something else")
     guard !lists[kind].isEmpty else { throw Refusal(.notInThisKernel, []) }
   }
 
   /// Two ranges of one length in one address space, apart from each other.
   @inline(__always)
-  private func requireMove(
-    _ space: AddressSpaceID, _ range: PageRange, _ destination: PageNumber, _ kind: OperationKind
-  ) throws(Refusal) {
-    try require(space)
-    try require(kind)
+  private func requireMove(_ range: PageRange, _ destination: PageNumber) throws(Refusal) {
     try require(range)
     guard destination < PageRange.all.end, range.count <= PageRange.all.end - destination else {
       throw Refusal(.rangeOutsideAddressSpace, [.destination, .byteCount], figure: PageRange.all.end << 12)
@@ -213,6 +171,25 @@ extension Machine {
     guard !PageRange(first: destination, count: range.count).overlaps(range) else {
       throw Refusal(.overlapsSource, [.address, .destination])
     }
+  }
+
+  /// Areas with whole blocks, to a place that is free and lies as they do.
+  @inline(__always)
+  private func requireMremap(
+    _ space: AddressSpaceID, _ range: PageRange, _ destination: PageNumber
+  ) throws(Refusal) {
+    guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
+    try requireWholeBlocks(space, range)
+    for area in spaces[space].areas.overlapping(range) {
+      let block = UInt64(1) << (9 * UInt64(area.level))
+      guard destination % block == range.first % block else {
+        throw Refusal(.misaligned, .destination, figure: block << 12)
+      }
+    }
+    guard !spaces[space].areas.overlaps(PageRange(first: destination, count: range.count)) else {
+      throw Refusal(.overlapsArea, [.destination, .byteCount])
+    }
+    try requireRoom(space, spaces[space].areas.overlapping(range).count + 1)
   }
 
   /// hugetlb: a range does not end inside a huge page.

@@ -25,28 +25,10 @@ extension Shard {
       host, .mmap(space, range, rights, pageSizeLog2: UInt8(size.trailingZeroBitCount)), r.startOnly, caller)
   }
 
-  func munmap(_ host: MachineHost, _ r: LabMunmapRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    try start(host, .munmap(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
   func mprotect(_ host: MachineHost, _ r: LabMprotectRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
     let rights = Rights(read: r.read, write: r.write)
     return try start(
       host, .mprotect(try space(r.addressSpace), try range(r.address, r.byteCount), rights), r.startOnly, caller)
-  }
-
-  func madviseDontNeed(
-    _ host: MachineHost, _ r: LabMadviseDontNeedRequest, _ caller: Caller
-  ) throws(CallError) -> (any Message)? {
-    try start(host, .dontNeed(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
-  func fork(_ host: MachineHost, _ r: LabForkRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    try start(host, .fork(try space(r.addressSpace)), r.startOnly, caller)
-  }
-
-  func exit(_ host: MachineHost, _ r: LabExitRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    try start(host, .exit(try space(r.addressSpace)), r.startOnly, caller)
   }
 
   func load(_ host: MachineHost, _ r: LabLoadRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
@@ -106,31 +88,10 @@ extension Shard {
     answer(caller, operationResponse(caller.method, LabOperation(outcome, isLoad: isLoad)))
   }
 
-  /// The response of each method that starts an operation; they are of one form.
   private func operationResponse(_ method: LabMethod, _ operation: LabOperation) -> any Message {
-    switch method {
-    case .mmap: LabMmapResponse.with { $0.operation = operation }
-    case .munmap: LabMunmapResponse.with { $0.operation = operation }
-    case .mprotect: LabMprotectResponse.with { $0.operation = operation }
-    case .madviseDontNeed: LabMadviseDontNeedResponse.with { $0.operation = operation }
-    case .fork: LabForkResponse.with { $0.operation = operation }
-    case .exit: LabExitResponse.with { $0.operation = operation }
-    case .mremap: LabMremapResponse.with { $0.operation = operation }
-    case .numaHint: LabNumaHintResponse.with { $0.operation = operation }
-    case .clearSoftDirty: LabClearSoftDirtyResponse.with { $0.operation = operation }
-    case .clearYoung: LabClearYoungResponse.with { $0.operation = operation }
-    case .oomReap: LabOomReapResponse.with { $0.operation = operation }
-    case .ksmWriteProtect: LabKsmWriteProtectResponse.with { $0.operation = operation }
-    case .ksmReplacePage: LabKsmReplacePageResponse.with { $0.operation = operation }
-    case .migratePages: LabMigratePagesResponse.with { $0.operation = operation }
-    case .uffdioMove: LabUffdioMoveResponse.with { $0.operation = operation }
-    case .load: LabLoadResponse.with { $0.operation = operation }
-    case .store: LabStoreResponse.with { $0.operation = operation }
-    case .touch: LabTouchResponse.with { $0.operation = operation }
-    case .unmap: LabUnmapResponse.with { $0.operation = operation }
-    case .unbindPasid: LabUnbindPasidResponse.with { $0.operation = operation }
-    default: preconditionFailure("\(method.descriptor.name) starts no operation")
-    }
+    var response = method.operationResponse!.init()
+    response.operation = operation
+    return response
   }
 
   // MARK: - Fields

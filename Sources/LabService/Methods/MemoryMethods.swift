@@ -4,52 +4,34 @@ import LabProtocol
 import RPCServer
 import SwiftProtobuf
 
-// AddressSpaceService: what memory management does to a process of its own accord, and mremap.
+// AddressSpaceService: the operations whose requests are of one form each.
 extension Shard {
-  func mremap(_ host: MachineHost, _ r: LabMremapRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    let space = try space(r.addressSpace)
-    let range = try range(r.address, r.byteCount)
-    return try start(
-      host, .mremap(space, range, to: try page(r.destination, "destination", .destination)), r.startOnly, caller)
+  func onSpace<R: AddressSpaceRequest & MutationRequest>(
+    _: R.Type, _ kind: OperationKind, _ caller: Caller, _ bytes: UnsafeRawBufferPointer
+  ) {
+    on(R.self, caller, bytes) { host, r, caller throws(CallError) in
+      try start(host, .space(kind, try space(r.addressSpace)), r.startOnly, caller)
+    }
   }
 
-  func uffdioMove(_ host: MachineHost, _ r: LabUffdioMoveRequest, _ caller: Caller) throws(CallError) -> (any Message)?
-  {
-    let space = try space(r.addressSpace)
-    let range = try range(r.address, r.byteCount)
-    return try start(
-      host, .uffdioMove(space, range, to: try page(r.destination, "destination", .destination)), r.startOnly, caller)
+  func onRange<R: RangeRequest & MutationRequest>(
+    _: R.Type, _ kind: OperationKind, _ caller: Caller, _ bytes: UnsafeRawBufferPointer
+  ) {
+    on(R.self, caller, bytes) { host, r, caller throws(CallError) in
+      let space = try space(r.addressSpace)
+      return try start(host, .range(kind, space, try range(r.address, r.byteCount)), r.startOnly, caller)
+    }
   }
 
-  func numaHint(_ host: MachineHost, _ r: LabNumaHintRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    try start(host, .numaHint(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
-  func clearYoung(_ host: MachineHost, _ r: LabClearYoungRequest, _ caller: Caller) throws(CallError) -> (any Message)?
-  {
-    try start(host, .clearYoung(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
-  func ksmWriteProtect(_ host: MachineHost, _ r: LabKsmWriteProtectRequest, _ caller: Caller) throws(CallError) -> (
-    any Message
-  )? {
-    try start(host, .ksmWriteProtect(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
-  func migratePages(_ host: MachineHost, _ r: LabMigratePagesRequest, _ caller: Caller) throws(CallError) -> (
-    any Message
-  )? {
-    try start(host, .migratePages(try space(r.addressSpace), try range(r.address, r.byteCount)), r.startOnly, caller)
-  }
-
-  func clearSoftDirty(
-    _ host: MachineHost, _ r: LabClearSoftDirtyRequest, _ caller: Caller
-  ) throws(CallError) -> (any Message)? {
-    try start(host, .clearSoftDirty(try space(r.addressSpace)), r.startOnly, caller)
-  }
-
-  func oomReap(_ host: MachineHost, _ r: LabOomReapRequest, _ caller: Caller) throws(CallError) -> (any Message)? {
-    try start(host, .oomReap(try space(r.addressSpace)), r.startOnly, caller)
+  func onMove<R: MoveRequest & MutationRequest>(
+    _: R.Type, _ kind: OperationKind, _ caller: Caller, _ bytes: UnsafeRawBufferPointer
+  ) {
+    on(R.self, caller, bytes) { host, r, caller throws(CallError) in
+      let space = try space(r.addressSpace)
+      let range = try range(r.address, r.byteCount)
+      let destination = try page(r.destination, "destination", .destination)
+      return try start(host, .move(kind, space, range, to: destination), r.startOnly, caller)
+    }
   }
 
   func ksmReplacePage(
