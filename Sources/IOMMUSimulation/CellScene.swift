@@ -33,23 +33,16 @@ struct CellScene {
   /// What is tried; nil: a page request of the second device, for a COW break by the fault handler.
   func request(_ cell: Cell) -> OperationRequest? {
     let area = Self.area
-    return switch cell.kind {
-    case .munmap: .munmap(space, area)
-    case .dontNeed: .dontNeed(space, area)
-    case .mprotect: .mprotect(space, area, .read)
-    case .fork: .fork(space)
-    case .exit: .exit(space)
-    case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: area.first << 12, value: 9))
-    case .mremap: .move(.mremap, space, area, to: Self.destination)
-    case .numaHint: .range(.numaHint, space, area)
-    case .clearSoftDirty: .space(.clearSoftDirty, space)
-    case .clearYoung: .range(.clearYoung, space, area)
-    case .oomReap: .space(.oomReap, space)
-    case .ksmWriteProtect: .range(.ksmWriteProtect, space, area)
-    case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: area.first)
-    case .migratePages: .range(.migratePages, space, area)
-    case .uffdioMove: .move(.uffdioMove, space, area, to: Self.destination)
-    case .mmap, .unmap, .detach, .pageRequestGroup: nil
+    switch cell.kind {
+    case .cpuAccess:
+      return .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: area.first << 12, value: 9))
+    case .ksmReplacePage:
+      return .ksmReplacePage(space, area, keeper: other, keeperFirst: area.first)
+    case let kind where OperationKind.ofRanges.contains(kind): return .range(kind, space, area)
+    case let kind where OperationKind.ofRights.contains(kind): return .protect(kind, space, area, .read)
+    case let kind where OperationKind.ofSpaces.contains(kind): return .space(kind, space)
+    case let kind where OperationKind.ofMoves.contains(kind): return .move(kind, space, area, to: Self.destination)
+    default: return nil
     }
   }
 

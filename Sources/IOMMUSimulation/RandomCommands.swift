@@ -234,7 +234,7 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
-    switch generator.next(below: 55) {
+    switch generator.next(below: 62) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())
     case 45: return .space(.clearSoftDirty, space)
@@ -244,6 +244,9 @@ public struct RandomCommands {
     case 49..<51: return .ksmReplacePage(space, range(), keeper: pick(spaces), keeperFirst: page())
     case 51..<53: return .range(.migratePages, space, range())
     case 53..<55: return .move(.uffdioMove, space, range(), to: page())
+    case 55..<57: return .range(.madviseFree, space, range())
+    case 57..<60: return .range(.reclaim, space, range())
+    case 60..<62: return .protect(.uffdWriteProtect, space, range(), chance(50) ? .read : .readWrite)
     case 0..<8: return .mmap(space, range(), rights(), pageSizeLog2: pageSize())
     case 8..<13: return .munmap(space, range())
     case 13..<17: return .mprotect(space, range(), rights())

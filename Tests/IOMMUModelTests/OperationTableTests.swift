@@ -77,6 +77,10 @@ import Testing
     Row(.migratePages, .linux2014, "PCPpIPF", "-", true),
     Row(.migratePages, .now, "SP.IPEICPF", "-", true),
     Row(.uffdioMove, .now, "SPC.IPEI", "R", true),
+    Row(.madviseFree, .now, "SPEIC.I", "R"),
+    Row(.uffdWriteProtect, .now, "SPEIC.I", "R"),
+    Row(.reclaim, .linux2014, "PCPpIF", "-", true),
+    Row(.reclaim, .now, "SP.IPEICF", "-", true),
     Row(.clearYoung, .linux2014, "PyI", "-"),
     Row(.clearYoung, .now, "PyI", "-"),
   ]
@@ -110,21 +114,14 @@ import Testing
 
     let request: OperationRequest =
       switch row.kind {
-      case .munmap: .munmap(space, area)
-      case .dontNeed: .dontNeed(space, area)
-      case .mprotect: .mprotect(space, area, .read)
-      case .fork: .fork(space)
-      case .exit: .exit(space)
       case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: 0x100 << 12, value: 9))
-      case .mremap: .move(.mremap, space, area, to: 0x2010)
-      case .numaHint: .range(.numaHint, space, area)
-      case .clearSoftDirty: .space(.clearSoftDirty, space)
-      case .clearYoung: .range(.clearYoung, space, area)
-      case .oomReap: .space(.oomReap, space)
-      case .ksmWriteProtect: .range(.ksmWriteProtect, space, area)
       case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: 0x100)
-      case .migratePages: .range(.migratePages, space, area)
-      case .uffdioMove: .move(.uffdioMove, space, area, to: 0x2000)
+      case let kind where OperationKind.ofRanges.contains(kind): .range(kind, space, area)
+      case let kind where OperationKind.ofRights.contains(kind): .protect(kind, space, area, .read)
+      case let kind where OperationKind.ofSpaces.contains(kind): .space(kind, space)
+      // Clear of the old tables, so that mremap frees one.
+      case let kind where OperationKind.ofMoves.contains(kind):
+        .move(kind, space, area, to: kind == .mremap ? 0x2010 : 0x2000)
       default: throw Surprise()
       }
     let id = try bench.start(request)

@@ -104,6 +104,10 @@ public struct StepJudge {
       } else {
         site(.end, "E")
       }
+    case .freeLazily:
+      // The rights stay; only what the table remembers of the page's use goes.
+      isGathered = true
+      note("P: clears Dirty and Accessed")
     case .protect, .copyEntries:
       granted = cell.kind == .numaHint ? [] : .read
       isReduced = true

@@ -71,6 +71,15 @@ extension Machine {
       }
       encoder.put(0)
     }
+    for slot in swap.slots.dropFirst() {
+      encoder.put(slot.references)
+      for (index, value) in slot.page.words {
+        encoder.put(index + 1)
+        encoder.put(value)
+      }
+      encoder.put(0)
+    }
+    for slot in swap.free { encoder.put(slot) }
     encoder.put(memory.freeList.count)
     for frame in memory.freeList { encoder.put(frame) }
     for frame in memory.freeBlockList { encoder.put(frame) }
@@ -274,6 +283,12 @@ extension Machine {
         (operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0) | (operation.countedDown ? 4 : 0)
           | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0))
       for frame in operation.gathered + operation.tables { encoder.put(frame) }
+      for page in operation.reclaimed {
+        encoder.put(page.page)
+        encoder.put(page.frame)
+        encoder.put(page.slot)
+        encoder.put(page.isUnmapped)
+      }
       encoder.put(operation.gatherFirst)
       encoder.put(operation.gatherEnd)
       for dropped in operation.dropped {

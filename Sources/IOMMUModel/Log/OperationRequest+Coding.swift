@@ -7,13 +7,13 @@ extension OperationRequest {
     (.mmap, 1), (.munmap, 2), (.mprotect, 3), (.dontNeed, 4), (.fork, 5), (.exit, 6), (.cpuAccess, 7), (.unmap, 8),
     (.detach, 9), (.mremap, 10), (.numaHint, 11), (.clearSoftDirty, 12), (.clearYoung, 13), (.oomReap, 14),
     (.ksmWriteProtect, 15), (.ksmReplacePage, 16), (.migratePages, 17), (.uffdioMove, 18),
+    (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21),
   ]
 
   public var kind: OperationKind {
     switch self {
     case .mmap: .mmap
-    case .mprotect: .mprotect
-    case .range(let kind, _, _), .space(let kind, _), .move(let kind, _, _, _): kind
+    case .protect(let kind, _, _, _), .range(let kind, _, _), .space(let kind, _), .move(let kind, _, _, _): kind
     case .cpuAccess: .cpuAccess
     case .ksmReplacePage: .ksmReplacePage
     case .unmap: .unmap
@@ -30,7 +30,7 @@ extension OperationRequest {
       range.encode(to: &encoder)
       encoder.put(rights.rawValue)
       encoder.put(pageSizeLog2)
-    case .mprotect(let space, let range, let rights):
+    case .protect(_, let space, let range, let rights):
       encoder.put(space.rawValue)
       range.encode(to: &encoder)
       encoder.put(rights.rawValue)
@@ -75,10 +75,6 @@ extension OperationRequest {
       let range = try PageRange(from: &decoder)
       let rights = try decoder.rights()
       self = .mmap(space, range, rights, pageSizeLog2: try decoder.number(UInt8.self))
-    case .mprotect:
-      let space = try decoder.space()
-      let range = try PageRange(from: &decoder)
-      self = .mprotect(space, range, try decoder.rights())
     case .cpuAccess:
       let space = try decoder.space()
       let cpu = try decoder.number(UInt8.self)
@@ -98,6 +94,10 @@ extension OperationRequest {
     case .detach:
       let device = try decoder.device()
       self = .detach(device, try decoder.number(PASID.self))
+    case _ where OperationKind.ofRights.contains(kind):
+      let space = try decoder.space()
+      let range = try PageRange(from: &decoder)
+      self = .protect(kind, space, range, try decoder.rights())
     case _ where OperationKind.ofRanges.contains(kind):
       let space = try decoder.space()
       self = .range(kind, space, try PageRange(from: &decoder))

@@ -38,7 +38,8 @@ public enum Command: Equatable, Sendable {
 public enum OperationRequest: Equatable, Sendable {
   /// Anonymous private memory. `pageSizeLog2` 12, 21 or 30; other sizes than 12 behave as hugetlb mappings do.
   case mmap(AddressSpaceID, PageRange, Rights, pageSizeLog2: UInt8)
-  case mprotect(AddressSpaceID, PageRange, Rights)
+  /// mprotect, or UFFDIO_WRITEPROTECT, which sets its protection with the right to read and takes it back with both.
+  case protect(OperationKind, AddressSpaceID, PageRange, Rights)
   /// One of `OperationKind.ofRanges`.
   case range(OperationKind, AddressSpaceID, PageRange)
   /// One of `OperationKind.ofSpaces`, over the whole address space.
@@ -54,6 +55,9 @@ public enum OperationRequest: Equatable, Sendable {
   /// Detaches the function or a PASID: cut, flush every cache with completion, drain page requests.
   case detach(DeviceID, PASID)
 
+  public static func mprotect(_ space: AddressSpaceID, _ range: PageRange, _ rights: Rights) -> Self {
+    .protect(.mprotect, space, range, rights)
+  }
   public static func munmap(_ space: AddressSpaceID, _ range: PageRange) -> Self { .range(.munmap, space, range) }
   public static func dontNeed(_ space: AddressSpaceID, _ range: PageRange) -> Self { .range(.dontNeed, space, range) }
   public static func fork(_ space: AddressSpaceID) -> Self { .space(.fork, space) }
@@ -63,8 +67,10 @@ public enum OperationRequest: Equatable, Sendable {
 extension OperationKind {
   /// Operations that take a range of pages and nothing else.
   public static let ofRanges: [OperationKind] = [
-    .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages,
+    .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages, .madviseFree, .reclaim,
   ]
+  /// Operations that take a range and rights.
+  public static let ofRights: [OperationKind] = [.mprotect, .uffdWriteProtect]
   /// Operations that take an address space and nothing else.
   public static let ofSpaces: [OperationKind] = [.fork, .exit, .clearSoftDirty, .oomReap]
   /// Operations that take a range and the first page of where it goes.

@@ -16,17 +16,19 @@ extension Machine {
 
   /// Every frame is held exactly as often as tables, batches and pins hold it, and its content is explained.
   private func checkFrames() {
+    var slots = [UInt32](repeating: 0, count: swap.slots.count)
     var held = [UInt32](repeating: 0, count: memory.createdFrameCount)
     for id in spaces.ids {
       held[Int(spaces[id].root)] += 1
-      countHeld(spaces[id].root, walker.format.levelCount - 1, 0, .addressSpace(id), &held)
+      countHeld(spaces[id].root, walker.format.levelCount - 1, 0, .addressSpace(id), &held, &slots)
     }
     for id in domains.ids where domains[id].kind == .paging {
       held[Int(domains[id].root)] += 1
-      countHeld(domains[id].root, walker.format.levelCount - 1, 0, .domain(id), &held)
+      countHeld(domains[id].root, walker.format.levelCount - 1, 0, .domain(id), &held, &slots)
     }
     for case let operation? in operations {
       for frame in operation.gathered + operation.tables { held[Int(frame)] += 1 }
+      for page in operation.reclaimed where page.slot != 0 { slots[Int(page.slot)] += 1 }
       if operation.fault.ownsNewFrame { held[Int(operation.fault.newFrame)] += 1 }
       if operation.fault.ownsOldFrame { held[Int(operation.fault.oldFrame)] += 1 }
     }
@@ -42,6 +44,11 @@ extension Machine {
         frame.use == .free || frame.explained || memory.checksumAgrees(FrameNumber(number)),
         "frame \(number) has content that no accounted write explains")
     }
+    for slot in slots.indices {
+      check(
+        swap.slots[slot].references == slots[slot],
+        "swap slot \(slot) counts \(swap.slots[slot].references) references, \(slots[slot]) hold it")
+    }
     let free = memory.freeList
     check(Set(free).count == free.count, "a frame is free once")
     for frame in free {
@@ -50,7 +57,8 @@ extension Machine {
   }
 
   private func countHeld(
-    _ table: FrameNumber, _ level: UInt8, _ base: PageNumber, _ target: Binding.Target, _ held: inout [UInt32]
+    _ table: FrameNumber, _ level: UInt8, _ base: PageNumber, _ target: Binding.Target, _ held: inout [UInt32],
+    _ slots: inout [UInt32]
   ) {
     let span = UInt64(1) << (9 * UInt64(level))
     for index in 0..<Page.wordCount {
@@ -60,7 +68,9 @@ extension Machine {
       if level > 0 && entry.isTable {
         check(memory[entry.frame].use == .table, "entry of page \(page) points to table \(entry.frame)")
         held[Int(entry.frame)] += 1
-        countHeld(entry.frame, level - 1, page, target, &held)
+        countHeld(entry.frame, level - 1, page, target, &held, &slots)
+      } else if entry.isSwapped {
+        slots[Int(entry.slot)] += 1
       } else {
         let frame = entry.leafFrame(level: level)
         held[Int(frame)] += 1

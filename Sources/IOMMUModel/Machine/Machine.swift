@@ -18,6 +18,7 @@ public struct Machine {
   let lists: StepLists
   let walker = PageWalker(format: .x86Level4)
   var memory: PhysicalMemory
+  var swap: SwapDevice
   var spaces = Slab<AddressSpaceID, AddressSpace>()
   var domains = Slab<DomainID, Domain>()
   var devices = Slab<DeviceID, Device>()
@@ -48,6 +49,7 @@ public struct Machine {
     memory = PhysicalMemory(
       frameCount: settings.frameCount, recycleOrder: settings.recycleOrder, seed: settings.seed,
       chunkFramesLog2: settings.chunkFramesLog2)
+    swap = SwapDevice(capacity: settings.frameCount)
     cpuTLB = CPUTLB(cpuCount: settings.cpuCount, entryCount: settings.caches.cpuTLB)
     caches = IOMMUCaches(settings.caches)
     queue = PageRequestQueue(capacity: Int(settings.pageRequestQueueCapacity))

@@ -56,6 +56,11 @@ extension Machine {
       return .outOfMemory
     }
     let page = position.first(of: operation.cursor)
+    if entry.isSwapped {
+      swap.retain(entry.slot)
+      memory.store(table, index, entry.bits)
+      return .changed
+    }
     let frame = entry.leafFrame(level: position.level)
     let shared = entry.bits & ~PageTableEntry.writable
     if entry.isWritable {
@@ -64,7 +69,7 @@ extension Machine {
         page, position.level, frame, from: entry.rights, to: PageTableEntry(bits: shared).rights, &operation)
     }
     memory.retain(frame)
-    memory.store(table, index, shared & ~(PageTableEntry.accessed | PageTableEntry.dirty))
+    memory.store(table, index, Self.withoutHistory(shared))
     spaces[child].references.hold(
       page, level: position.level,
       Reference(

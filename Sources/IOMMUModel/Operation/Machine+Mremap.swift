@@ -63,10 +63,10 @@ extension Machine {
       if entry.bits != 0 {
         let page = position.first(of: operation.cursor)
         memory.store(position.table, index, 0)
-        moveReference(page, position.level, entry, &operation)
+        if entry.holdsFrame { moveReference(page, position.level, entry, &operation) }
         memory.store(
           table, walker.format.index(destination(of: page, operation), level: position.level), entry.bits)
-        operation.gather(PageRange(first: page, count: span))
+        if entry.holdsFrame { operation.gather(PageRange(first: page, count: span)) }
         count += 1
       }
       operation.cursor = position.next(after: operation.cursor)

@@ -46,8 +46,8 @@ extension Machine {
         $0.rights = rights.impliedByEntry
         $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
       }
-    case .mprotect(let space, let range, let rights):
-      id = insert(.mprotect, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
+    case .protect(let kind, let space, let range, let rights):
+      id = insert(kind, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
     case .range(let kind, let space, let range):
       id = insert(kind, .addressSpace(space), range)
     case .space(let kind, let space):
@@ -87,9 +87,11 @@ extension Machine {
       }
       guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
       try requireRoom(space, 1)
-    case .mprotect(let space, let range, _):
+    case .protect(let kind, let space, let range, let rights):
       try require(space)
+      try require(kind, of: OperationKind.ofRights)
       try require(range)
+      if kind == .uffdWriteProtect && rights.isEmpty { throw Refusal(.noRights, .rights) }
       guard spaces[space].areas.covers(range) else { throw Refusal(.noAreaInRange, [.address, .byteCount]) }
       try requireWholeBlocks(space, range)
       try requireRoom(space, spaces[space].areas.growth(range, keepsRange: true))
@@ -97,10 +99,11 @@ extension Machine {
       try require(space)
       try require(kind, of: OperationKind.ofRanges)
       try require(range)
-      if kind == .dontNeed, !spaces[space].areas.covers(range) {
+      let isAdvice = kind == .dontNeed || kind == .madviseFree
+      if isAdvice, !spaces[space].areas.covers(range) {
         throw Refusal(.noAreaInRange, [.address, .byteCount])
       }
-      if kind == .munmap || kind == .dontNeed { try requireWholeBlocks(space, range) }
+      if kind == .munmap || isAdvice { try requireWholeBlocks(space, range) }
       if kind == .munmap { try requireRoom(space, spaces[space].areas.growth(range, keepsRange: false)) }
     case .move(let kind, let space, let range, let destination):
       try require(space)
@@ -317,7 +320,7 @@ extension Machine {
   @inline(__always)
   func worksWithoutLock(_ id: OperationID) -> Bool {
     guard let kind = kind(id) else { return false }
-    return kind == .migratePages || kind == .clearYoung
+    return kind == .migratePages || kind == .clearYoung || kind == .reclaim
   }
 
   @inline(__always)

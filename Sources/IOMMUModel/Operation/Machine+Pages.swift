@@ -9,12 +9,14 @@ extension Machine {
   /// are passed over (our choice: the kernel would wait for some of them).
   mutating func nextPage(_ operation: inout Operation) -> StepOutcome {
     let space = operation.space!
-    _ = beginGather(&operation)
-    while operation.cursor < operation.range.end {
+    // A batch of reclaim is flushed and freed as one.
+    if operation.reclaimed.isEmpty { _ = beginGather(&operation) }
+    while operation.reclaimed.count < Self.reclaimBatch, operation.cursor < operation.range.end {
       let (position, entry) = locate(spaces[space].root, operation.cursor)
       let page = position.first(of: operation.cursor)
       operation.cursor = page + position.span
       guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
+      if operation.kind == .reclaim && !isolate(page, entry, &operation) { continue }
       if operation.kind == .migratePages {
         guard let copy = memory.allocate(.data) else {
           if operation.value == 0 { operation.status = .outOfMemory }
@@ -36,7 +38,7 @@ extension Machine {
       operation.window = PageRange(first: page, count: 1)
       return .through
     }
-    if operation.value == 0 && operation.status == .success { operation.status = .busy }
+    if operation.value == 0 && operation.status == .success && operation.reclaimed.isEmpty { operation.status = .busy }
     return leave(.nextPageAgain, operation)
   }
 
@@ -48,6 +50,7 @@ extension Machine {
     case .ksmReplacePage:
       guard !entry.isWritable, let kept = keptFrame(page, operation), kept != entry.frame else { return false }
       return memory.equal(entry.frame, kept)
+    case .reclaim: return memory[entry.frame].use == .data
     case .migratePages: return isAlone && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
     default: return isAlone && canTake(destination(of: page, operation), operation)
     }
@@ -133,6 +136,10 @@ extension Machine {
     install(isFree ? entry.with(rights) : entry, at: isFree ? target : operation.fault.page, &operation)
     if isFree { operation.value += 1 }
     return set(&operation, &effects)
+  }
+
+  mutating func nextBatch(_ operation: inout Operation) -> StepOutcome {
+    operation.cursor < operation.range.end ? .go(to: lists[operation.kind].firstIndex(of: .nextPage)!) : .through
   }
 
   mutating func setMigration(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {

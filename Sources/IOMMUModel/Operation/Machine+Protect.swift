@@ -16,6 +16,7 @@ extension Machine {
     let new = Self.restricted(old, operation)
     guard new.bits != old.bits else { return .kept }
     memory.store(position.table, position.index, new.bits)
+    if old.isSwapped { return .kept }
     reduce(
       position.first(of: operation.cursor), position.level, old.leafFrame(level: position.level), from: old.rights,
       to: new.rights, &operation)
@@ -30,6 +31,11 @@ extension Machine {
         ? PageTableEntry(bits: entry.bits & ~PageTableEntry.present | PageTableEntry.heldWithoutRights) : entry
     case .clearSoftDirty:
       entry.isPresent ? PageTableEntry(bits: entry.bits & ~PageTableEntry.writable) : entry
+    case .uffdWriteProtect:
+      // Taken back, the write right returns with the next write.
+      operation.rights.contains(.write)
+        ? PageTableEntry(bits: entry.bits & ~PageTableEntry.userfaultWriteProtected)
+        : PageTableEntry(bits: entry.bits & ~PageTableEntry.writable | PageTableEntry.userfaultWriteProtected)
     default: entry.with(operation.rights)
     }
   }

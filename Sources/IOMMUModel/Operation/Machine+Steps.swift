@@ -62,6 +62,10 @@ extension Machine {
     case .setShared: setShared(&operation, &effects)
     case .setMoved: setMoved(&operation, &effects)
     case .setMigration: setMigration(&operation, &effects)
+    case .setSwap: setSwap(&operation, &effects)
+    case .writeOut: writeOut(&operation)
+    case .nextBatch: nextBatch(&operation)
+    case .freeLazily: freeLazily(&operation, &effects)
     case .copyPage: copyPage(&operation)
     case .remap: remap(&operation, &effects)
     case .done: .finished

@@ -46,7 +46,11 @@ extension Machine {
       let index = walker.format.index(operation.cursor, level: position.level)
       let entry = PageTableEntry(bits: memory.load(position.table, index))
       if position.level > 0 && entry.isTable { break }
-      if entry.bits != 0 {
+      if entry.isSwapped {
+        memory.store(position.table, index, 0)
+        swap.release(entry.slot)
+        count += 1
+      } else if entry.bits != 0 {
         memory.store(position.table, index, 0)
         let page = position.first(of: operation.cursor)
         drop(page, position.level, entry.leafFrame(level: position.level), &operation)

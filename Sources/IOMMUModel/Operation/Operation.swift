@@ -40,6 +40,9 @@ struct Operation {
   /// The page whose migration entries faults wait for; 0: none.
   var lockedPage: FrameNumber = 0
 
+  /// Pages that reclaim has isolated and not yet written.
+  var reclaimed: [ReclaimedPage] = []
+
   // I: phase 0 flushes the IOMMU's caches, 1 pushes to devices, 2 has all completions.
   var flushPhase: UInt8 = 0
   var owed: UInt32 = 0

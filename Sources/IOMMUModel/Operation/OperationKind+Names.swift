@@ -23,6 +23,9 @@ extension OperationKind {
     case .ksmReplacePage: "ksm-replace-page"
     case .migratePages: "migrate-pages"
     case .uffdioMove: "uffdio-move"
+    case .madviseFree: "madvise-free"
+    case .reclaim: "reclaim"
+    case .uffdWriteProtect: "uffd-write-protect"
     }
   }
 
@@ -50,6 +53,9 @@ extension OperationKind {
     case .ksmReplacePage: "KSM replace"
     case .migratePages: "migration"
     case .uffdioMove: "UFFDIO_MOVE"
+    case .madviseFree: "madvise(FREE)"
+    case .reclaim: "reclaim"
+    case .uffdWriteProtect: "UFFDIO_WRITEPROTECT"
     }
   }
 }

@@ -86,6 +86,14 @@ enum Step: UInt8, CaseIterable {
   /// P: a migration entry; faults wait for it.
   case setMigration
   case copyPage
+  /// P of reclaim: the way to the page is taken away; faults wait.
+  case setSwap
+  /// Writes what reclaim has unmapped; the swap slots' entries take their places.
+  case writeOut
+  /// Goes back to the next page when the range has more than one batch.
+  case nextBatch
+  /// P of MADV_FREE: Dirty and Accessed go.
+  case freeLazily
   /// P: the new page in the migration entry's place.
   case remap
 

@@ -71,6 +71,16 @@ struct StepLists {
     case .oomReap:
       guard column == .now else { return [] }
       return [.tryLockRead, .markReaped, .start, .hold, .zap] + batch + [.end] + finish + [.unlock, .done]
+    case .madviseFree:
+      guard column == .now else { return [] }
+      return [
+        .lockRead, .checkBlocks, .start, .hold, .freeLazily, .end, .cpuFlush, .flushSite, .unlock, .done,
+      ]
+    case .uffdWriteProtect:
+      guard column == .now else { return [] }
+      return [.lockRead] + changeProtection(column) + [.unlock, .done]
+    case .reclaim:
+      return reclaim(column)
     case .clearYoung:
       // x86 clears Accessed without C, and so without I (3.15 on).
       return [.clearYoung, .young, .done]
@@ -120,6 +130,23 @@ struct StepLists {
     let hook: [Step] = column == .linux2014 ? [.changePTE] : []
     return [.lockRead, .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite] + hook + set
       + [.unlockTable, .end, .nextPageAgain, .unlock, .done]
+  }
+
+  /// shrink_folio_list. 2014 takes one page at a time, with `invalidate_page` behind the page-table lock; now I comes
+  /// at once and for the whole address space, and C for all pages of the batch before they are written.
+  private static func reclaim(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014:
+      [
+        .nextPage, .lockTable, .clearPage, .cpuFlush, .setSwap, .unlockTable, .invalidatePage, .writeOut, .free,
+        .nextPageAgain, .done,
+      ]
+    case .now:
+      [
+        .nextPage, .start, .hold, .lockTable, .clearPage, .flushSiteWhole, .setSwap, .unlockTable, .end, .nextPageAgain,
+        .cpuFlush, .writeOut, .free, .nextBatch, .done,
+      ]
+    }
   }
 
   private static func migrate(_ column: KernelColumn) -> [Step] {

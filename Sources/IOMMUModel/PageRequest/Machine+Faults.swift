@@ -127,6 +127,7 @@ extension Machine {
           frame: frame, generation: memory.generation(frame), rights: area.rights, held: true, changedTurn: turn))
       return .changed
     }
+    if entry.isSwapped { return swapIn(position, page, area, entry, &operation) }
     if !entry.isPresent {
       // A NUMA hint: the entry gets back what it had (do_numa_page).
       let restored = PageTableEntry(bits: entry.bits & ~PageTableEntry.heldWithoutRights | PageTableEntry.present)
@@ -139,6 +140,8 @@ extension Machine {
       return .changed
     }
     if !operation.fault.wanted.contains(.write) || entry.isWritable { return .duplicate }
+    // As with UFFD_FEATURE_SIGBUS, and as a fault that may not wait for the monitor.
+    if entry.isUserfaultWriteProtected { return .denied }
     let frame = entry.leafFrame(level: position.level)
     if memory[frame].references == 1 {
       // The last user writes in place (Linux `wp_page_reuse`): an upgrade, with no flush.
@@ -160,6 +163,25 @@ extension Machine {
     operation.fault.lost = false
     operation.window = PageRange(first: page, count: position.span)
     return .copyOnWrite
+  }
+
+  /// do_swap_page: the page comes back in a frame of its own, which nobody else uses.
+  private mutating func swapIn(
+    _ position: EntryPosition, _ page: PageNumber, _ area: Area, _ entry: PageTableEntry, _ operation: inout Operation
+  ) -> Resolution {
+    let isProtected = entry.isUserfaultWriteProtected
+    if isProtected && operation.fault.wanted.contains(.write) { return .denied }
+    guard let frame = memory.allocate(.data) else { return .outOfMemory }
+    memory.fill(frame, swap.read(entry.slot))
+    swap.release(entry.slot)
+    let rights = isProtected ? area.rights.subtracting(.write) : area.rights
+    let leaf = PageTableEntry.leaf(frame, rights, level: 0).bits
+    memory.store(
+      position.table, position.index, leaf | entry.bits & PageTableEntry.userfaultWriteProtected)
+    spaces[operation.space!].references.hold(
+      page, level: 0,
+      Reference(frame: frame, generation: memory.generation(frame), rights: rights, held: true, changedTurn: turn))
+    return .changed
   }
 
   /// What a fault came to, booked; the list goes on where the mmap lock is given back.
@@ -217,8 +239,10 @@ extension Machine {
 
   // MARK: COW break
 
+  /// The entry without Accessed and Dirty. What was written since MADV_FREE is no longer free.
   static func withoutHistory(_ bits: UInt64) -> UInt64 {
-    bits & ~(PageTableEntry.accessed | PageTableEntry.dirty)
+    let kept = bits & PageTableEntry.dirty != 0 ? bits & ~PageTableEntry.lazilyFree : bits
+    return kept & ~(PageTableEntry.accessed | PageTableEntry.dirty)
   }
 
   @inline(__always)

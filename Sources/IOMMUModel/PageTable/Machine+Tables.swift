@@ -82,33 +82,12 @@ extension Machine {
       if entry.bits == 0 { continue }
       if level > 0 && entry.isTable {
         freeTree(entry.frame, stamp, level: level - 1)
+      } else if entry.isSwapped {
+        swap.release(entry.slot)
       } else {
         memory.release(entry.leafFrame(level: level), by: stamp)
       }
     }
     memory.release(table, by: stamp)
   }
-}
-
-extension PageTableEntry {
-  /// A present entry above level 0 that points to a table.
-  var isTable: Bool { isPresent && bits & Self.pageSize == 0 }
-  /// PROT_NONE: the entry keeps its frame without being present (Linux `_PAGE_PROTNONE`, a bit that hardware ignores).
-  static let heldWithoutRights: UInt64 = 1 << 9
-  /// A migration entry: not present, and faults wait until the page has its new place (Linux `SWP_MIGRATION`).
-  static let migrating: UInt64 = 1 << 10
-
-  var isMigrating: Bool { bits & Self.migrating != 0 }
-  var rights: Rights { !isPresent ? [] : isWritable ? .readWrite : .read }
-
-  /// The entry under mprotect; a write right comes back with the next write fault only.
-  func with(_ rights: Rights) -> PageTableEntry {
-    var bits =
-      rights.isEmpty
-      ? bits & ~Self.present | Self.heldWithoutRights : bits & ~Self.heldWithoutRights | Self.present
-    if !rights.contains(.write) { bits &= ~Self.writable }
-    return PageTableEntry(bits: bits)
-  }
-
-  func leafFrame(level: UInt8) -> FrameNumber { frame & ~(FrameNumber(1) << (9 * FrameNumber(level)) - 1) }
 }
