@@ -54,7 +54,15 @@ struct CellScene {
       guard case .addressSpace(let space) = apply(.createAddressSpace),
         case .addressSpace(let other) = apply(.createAddressSpace)
       else { preconditionFailure("a creation answers with the address space") }
-      map(space, CellScene.area)
+      let area = CellScene.area
+      switch (cell.kind, cell.size) {
+      case (.writeback, _): mapFile(space, area)
+      case (_, .dirtyFile):
+        map(space, PageRange(first: area.first, count: 8))
+        mapFile(space, PageRange(first: area.first + 8, count: 8))
+        store(space, area.first + 8, 7)
+      default: map(space, area)
+      }
       map(space, PageRange(first: CellScene.bystander, count: 1))
       if cell.size == .sharedTable { map(space, PageRange(first: CellScene.area.end, count: 1)) }
       let pages = CellScene.pages(cell.size == .fullBatch ? 6 : 2)
@@ -81,6 +89,13 @@ struct CellScene {
 
     private mutating func map(_ space: AddressSpaceID, _ range: PageRange) {
       apply(.start(.mmap(space, range, .readWrite, pageSizeLog2: 12)))
+    }
+
+    private mutating func mapFile(_ space: AddressSpaceID, _ range: PageRange) {
+      guard case .file(let file) = apply(.createFile(pageCount: range.count)) else {
+        preconditionFailure("a creation answers with the file")
+      }
+      apply(.start(.mmapFile(space, range, .readWrite, FileMapping(file, isShared: true))))
     }
 
     private mutating func store(_ space: AddressSpaceID, _ page: PageNumber, _ value: UInt64) {

@@ -14,6 +14,7 @@ public struct RandomCommands {
   private var effects = Effects()
   private var spaces: [AddressSpaceID] = []
   private var domains: [DomainID] = []
+  private var files: [FileID] = []
   private var devices: [DeviceID] = []
   /// Physical addresses that were answered, so that DMA is not always forged.
   private var answers: [(device: DeviceID, pasid: PASID, page: PageNumber, address: UInt64)] = []
@@ -100,6 +101,7 @@ public struct RandomCommands {
     switch reply {
     case .addressSpace(let id): spaces.append(id)
     case .domain(let id): domains.append(id)
+    case .file(let id): files.append(id)
     case .device(let id, _): devices.append(id)
     case .operation, .none: break
     }
@@ -178,6 +180,9 @@ public struct RandomCommands {
         chance(75)
           ? .addressSpace(pick(spaces), strategies[Int(generator.next(below: UInt64(strategies.count)))].strategy)
           : .domain(pick(domains)))
+    case 30 where chance(40):
+      return chance(70)
+        ? .createFile(pageCount: generator.next(below: chance(95) ? 32 : 4096)) : .deleteFile(pick(files))
     case 30: return .createDomain(DomainKind(rawValue: UInt8(generator.next(below: 3)))!)
     case 31:
       return chance(20)
@@ -234,7 +239,7 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
-    switch generator.next(below: 62) {
+    switch generator.next(below: 68) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())
     case 45: return .space(.clearSoftDirty, space)
@@ -244,6 +249,11 @@ public struct RandomCommands {
     case 49..<51: return .ksmReplacePage(space, range(), keeper: pick(spaces), keeperFirst: page())
     case 51..<53: return .range(.migratePages, space, range())
     case 53..<55: return .move(.uffdioMove, space, range(), to: page())
+    case 62..<66:
+      return .mmapFile(
+        space, range(), rights(),
+        FileMapping(pick(files), firstPage: generator.next(below: chance(95) ? 12 : 80), isShared: chance(60)))
+    case 66..<68: return .range(.writeback, space, range())
     case 55..<57: return .range(.madviseFree, space, range())
     case 57..<60: return .range(.reclaim, space, range())
     case 60..<62: return .protect(.uffdWriteProtect, space, range(), chance(50) ? .read : .readWrite)

@@ -81,6 +81,9 @@ import Testing
     Row(.uffdWriteProtect, .now, "SPEIC.I", "R"),
     Row(.reclaim, .linux2014, "PCPpIF", "-", true),
     Row(.reclaim, .now, "SP.IPEICF", "-", true),
+    // mkclean: 2014 without S and E.
+    Row(.writeback, .linux2014, "PCPpI", "-", true),
+    Row(.writeback, .now, "SPC.IPEI", "-", true),
     Row(.clearYoung, .linux2014, "PyI", "-"),
     Row(.clearYoung, .now, "PyI", "-"),
   ]
@@ -107,6 +110,13 @@ import Testing
       try bench.start(.range(.ksmWriteProtect, space, area))
       try bench.start(.range(.ksmWriteProtect, other, area))
     case .uffdioMove: try bench.map(space, 0x2000, 16)
+    case .writeback:
+      guard case .file(let file) = try bench.apply(.createFile(pageCount: 16)) else { throw Surprise() }
+      try bench.start(.munmap(space, area))
+      try bench.finish([device])
+      try bench.start(.mmapFile(space, area, .readWrite, FileMapping(file, isShared: true)))
+      bench.settle()
+      try bench.store(space, 0x100, 3)
     default: break
     }
     try bench.finish([device])

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A mapped range of an address space (Linux VMA): anonymous private memory.
+/// What of a file an area maps.
+struct AreaFile: Equatable {
+  var file: FileID
+  /// What is added to a page of the address space for the page of the file; wraps.
+  var offset: UInt64
+  /// MAP_SHARED: writes go to the file. Otherwise a page that is written to becomes the process's own.
+  var isShared: Bool
+}
+
+/// A mapped range of an address space (Linux VMA).
 struct Area: Equatable {
   var range: PageRange
   var rights: Rights
@@ -9,6 +18,9 @@ struct Area: Equatable {
   /// The turn since which the area has covered its pages without interruption, and with the write right.
   var sinceTurn: UInt64
   var writableSinceTurn: UInt64
+  /// nil: anonymous private memory.
+  var file: AreaFile?
+  var isShared: Bool { file?.isShared ?? false }
 }
 
 /// The areas of an address space, sorted, never overlapping.

@@ -30,6 +30,12 @@ public struct DomainID: Handle {
   @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 }
 
+/// A file that address spaces map.
+public struct FileID: Handle {
+  public let rawValue: UInt32
+  @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+}
+
 /// A PCIe function behind the IOMMU.
 public struct DeviceID: Handle {
   public let rawValue: UInt32

@@ -10,12 +10,15 @@ public struct Cell: Sendable {
     case fullBatch
     /// A neighbour uses the page tables on the way too: they stay.
     case sharedTable
+    /// Behind the pages lie dirty ones of a file: C, I and F run for all of them before the page-table lock goes.
+    case dirtyFile
 
     public var name: String {
       switch self {
       case .small: "small"
       case .fullBatch: "full batch"
       case .sharedTable: "shared table"
+      case .dirtyFile: "dirty file pages"
       }
     }
   }
@@ -50,6 +53,7 @@ public struct Cell: Sendable {
     OperationKind.allCases.filter { $0 != .mmap && $0 != .unmap && $0 != .detach }.flatMap { kind in
       [(kind, Size.small)] + (gathers.contains(kind) ? [(kind, .fullBatch)] : [])
         + (unlinks.contains(kind) ? [(kind, .sharedTable)] : [])
+        + (kind == .munmap ? [(kind, .dirtyFile)] : [])
     }
   private static let unlinks: [OperationKind] = [.munmap, .mremap]
   private static let gathers: [OperationKind] = [.munmap, .dontNeed, .exit, .oomReap]

@@ -27,6 +27,7 @@ public struct StepJudge {
   private var isReplaced = false
   // The tables on the way.
   private var isUnlinked = false
+  private var isTableFreed = false
   private var tableCached = true
   // Windows.
   private var inEmptyTable = false
@@ -43,6 +44,7 @@ public struct StepJudge {
     heldByCPU = cell.kind != .exit
     switch cell.size {
     case .small, .sharedTable: follow(pass: 1)
+    case .dirtyFile: follow(pass: 1, of: 2)
     case .fullBatch:
       // One page that is zapped with the full batch, and one of those after it.
       var other = self
@@ -70,7 +72,7 @@ public struct StepJudge {
         // mremap has moved everything away before.
         if zaps == pass && cell.kind != .mremap { clear("P: clears the entry of the page") }
         if zaps == last {
-          if cell.size != .fullBatch || zaps > 1 { index = list.firstIndex(of: .again)! }
+          if cell.size == .small || cell.size == .sharedTable || zaps > 1 { index = list.firstIndex(of: .again)! }
         }
       case .again: index = list.firstIndex(of: .zap)! - 1
       default: perform(step)
@@ -116,7 +118,7 @@ public struct StepJudge {
     case .clearEntry, .clearPage: clear("P: clears the entry of the page")
     case .moveEntries, .moveEntriesLocked: clear("P: moves the entry of the page")
     case .setNew, .setShared, .remap: replace()
-    case .setReadOnly:
+    case .setReadOnly, .setClean:
       isDropped = false
       isReduced = true
       granted = .read
@@ -170,6 +172,7 @@ public struct StepJudge {
       note("T: frees the page's table")
       if tableCached && !isCut { book(.staleWalk, "the IOMMU walks through the freed table that it has cached") }
       isUnlinked = false
+      isTableFreed = true
       tableCached = false
     }
     // A COW break only puts its reference back: the child still holds the frame.
@@ -211,7 +214,7 @@ public struct StepJudge {
   private mutating func refill() {
     if !granted.isEmpty && !isReplaced && cell.kind != .exit { heldByCPU = true }
     guard !inEmptyTable, !isCut else { return }
-    if !isUnlinked && !isFreed { tableCached = true }
+    if !isUnlinked && !isTableFreed { tableCached = true }
     let more = granted.subtracting(held)
     guard !isReplaced, !more.isEmpty else { return }
     held.formUnion(granted)

@@ -76,6 +76,12 @@ extension Command {
       encoder.put(device.rawValue)
       encoder.put(pasid)
       encoder.put(domain.rawValue)
+    case .createFile(let pageCount):
+      encoder.put(20)
+      encoder.put(pageCount)
+    case .deleteFile(let file):
+      encoder.put(21)
+      encoder.put(file.rawValue)
     case .enablePRI(let device, let allocation):
       encoder.put(15)
       encoder.put(device.rawValue)
@@ -119,6 +125,8 @@ extension Command {
       let pasid = try decoder.number(PASID.self)
       let page = try decoder.number()
       self = .giveUp(device, pasid, page, try decoder.rights())
+    case 20: self = .createFile(pageCount: try decoder.number())
+    case 21: self = .deleteFile(try decoder.file())
     case 6: self = .createAddressSpace
     case 7: self = .start(try OperationRequest(from: &decoder))
     case 8: self = .createDomain(try decoder.value(DomainKind.self))
@@ -192,6 +200,9 @@ extension Reply {
     case .operation(let id):
       encoder.put(4)
       encoder.put(id.rawValue)
+    case .file(let id):
+      encoder.put(8)
+      encoder.put(id.rawValue)
     }
   }
 
@@ -204,6 +215,7 @@ extension Reply {
       let device = try decoder.device()
       self = .device(device, epoch: try decoder.number(UInt32.self))
     case 4: self = .operation(OperationID(rawValue: try decoder.number()))
+    case 8: self = .file(try decoder.file())
     default: throw .malformed(offset: decoder.offset)
     }
   }
@@ -223,6 +235,7 @@ extension PageRange {
 extension ByteDecoder {
   mutating func device() throws(LogError) -> DeviceID { DeviceID(rawValue: try number(UInt32.self)) }
   mutating func domain() throws(LogError) -> DomainID { DomainID(rawValue: try number(UInt32.self)) }
+  mutating func file() throws(LogError) -> FileID { FileID(rawValue: try number(UInt32.self)) }
   mutating func space() throws(LogError) -> AddressSpaceID { AddressSpaceID(rawValue: try number(UInt32.self)) }
   mutating func rights() throws(LogError) -> Rights { Rights(rawValue: try number(UInt8.self)) }
 }

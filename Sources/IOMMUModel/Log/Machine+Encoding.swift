@@ -11,7 +11,9 @@ extension Machine {
     encoder.put(serviceGenerator.state)
     encoder.put(lastOperationNumber)
     encoder.put(lastEpoch)
-    for slots in [spaces.handleState, domains.handleState, devices.handleState, bindings.handleState] {
+    for slots in [spaces.handleState, domains.handleState, devices.handleState, bindings.handleState]
+      + (files.handleState.isEmpty ? [] : [files.handleState])
+    {
       encoder.put(slots.count)
       for word in slots { encoder.put(word) }
     }
@@ -73,13 +75,19 @@ extension Machine {
     }
     for slot in swap.slots.dropFirst() {
       encoder.put(slot.references)
-      for (index, value) in slot.page.words {
-        encoder.put(index + 1)
-        encoder.put(value)
-      }
-      encoder.put(0)
+      encode(slot.page, &encoder)
     }
     for slot in swap.free { encoder.put(slot) }
+    for id in files.ids {
+      encoder.put(id.rawValue)
+      encoder.put(files[id].pageCount)
+      for (page, cached) in files[id].sorted {
+        encoder.put(page)
+        encoder.put(cached.frame)
+        encoder.put(cached.isDirty)
+        encode(cached.stored, &encoder)
+      }
+    }
     encoder.put(memory.freeList.count)
     for frame in memory.freeList { encoder.put(frame) }
     for frame in memory.freeBlockList { encoder.put(frame) }
@@ -88,6 +96,14 @@ extension Machine {
       encoder.put(lock.holder.rawValue)
       for waiter in lock.waiting { encoder.put(waiter.rawValue) }
     }
+  }
+
+  private func encode(_ page: StoredPage, _ encoder: inout ByteEncoder) {
+    for (index, value) in page.words {
+      encoder.put(index + 1)
+      encoder.put(value)
+    }
+    encoder.put(0)
   }
 
   private func encodeSpaces(_ encoder: inout ByteEncoder) {
@@ -104,6 +120,11 @@ extension Machine {
         encoder.put(area.level)
         encoder.put(area.sinceTurn)
         encoder.put(area.writableSinceTurn)
+        if let file = area.file {
+          encoder.put(file.file.rawValue)
+          encoder.put(file.offset)
+          encoder.put(file.isShared)
+        }
       }
       encode(space.lock, &encoder)
       encoder.put(space.emptyTable.count)
@@ -281,9 +302,14 @@ extension Machine {
       encoder.put(operation.turn)
       encoder.put(
         (operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0) | (operation.countedDown ? 4 : 0)
-          | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0))
+          | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0) | (operation.forcesFlush ? 32 : 0))
+      if let file = operation.file {
+        encoder.put(file.file.rawValue)
+        encoder.put(file.firstPage)
+        encoder.put(file.isShared)
+      }
       for frame in operation.gathered + operation.tables { encoder.put(frame) }
-      for page in operation.reclaimed {
+      for page in operation.pagesOut {
         encoder.put(page.page)
         encoder.put(page.frame)
         encoder.put(page.slot)

@@ -7,12 +7,14 @@ extension OperationRequest {
     (.mmap, 1), (.munmap, 2), (.mprotect, 3), (.dontNeed, 4), (.fork, 5), (.exit, 6), (.cpuAccess, 7), (.unmap, 8),
     (.detach, 9), (.mremap, 10), (.numaHint, 11), (.clearSoftDirty, 12), (.clearYoung, 13), (.oomReap, 14),
     (.ksmWriteProtect, 15), (.ksmReplacePage, 16), (.migratePages, 17), (.uffdioMove, 18),
-    (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21),
+    (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21), (.writeback, 23),
   ]
+  /// An mmap of a file.
+  private static let fileNumber: UInt64 = 22
 
   public var kind: OperationKind {
     switch self {
-    case .mmap: .mmap
+    case .mmap, .mmapFile: .mmap
     case .protect(let kind, _, _, _), .range(let kind, _, _), .space(let kind, _), .move(let kind, _, _, _): kind
     case .cpuAccess: .cpuAccess
     case .ksmReplacePage: .ksmReplacePage
@@ -23,8 +25,19 @@ extension OperationRequest {
 
   func encode(to encoder: inout ByteEncoder) {
     let kind = kind
-    encoder.put(Self.numbers.first { $0.kind == kind }!.number)
+    if case .mmapFile = self {
+      encoder.put(Self.fileNumber)
+    } else {
+      encoder.put(Self.numbers.first { $0.kind == kind }!.number)
+    }
     switch self {
+    case .mmapFile(let space, let range, let rights, let mapping):
+      encoder.put(space.rawValue)
+      range.encode(to: &encoder)
+      encoder.put(rights.rawValue)
+      encoder.put(mapping.file.rawValue)
+      encoder.put(mapping.firstPage)
+      encoder.put(mapping.isShared)
     case .mmap(let space, let range, let rights, let pageSizeLog2):
       encoder.put(space.rawValue)
       range.encode(to: &encoder)
@@ -66,6 +79,15 @@ extension OperationRequest {
 
   init(from decoder: inout ByteDecoder) throws(LogError) {
     let number = try decoder.number()
+    if number == Self.fileNumber {
+      let space = try decoder.space()
+      let range = try PageRange(from: &decoder)
+      let rights = try decoder.rights()
+      let file = try decoder.file()
+      let first = try decoder.number()
+      self = .mmapFile(space, range, rights, FileMapping(file, firstPage: first, isShared: try decoder.flag()))
+      return
+    }
     guard let kind = Self.numbers.first(where: { $0.number == number })?.kind else {
       throw .malformed(offset: decoder.offset)
     }

@@ -8,6 +8,11 @@ public enum Command: Equatable, Sendable {
   /// Starts a memory operation; answers `Reply.operation`, and `Effect.operation` when it has returned.
   case start(OperationRequest)
 
+  // Files.
+  /// Answers `Reply.file`. The length is in pages.
+  case createFile(pageCount: UInt64)
+  case deleteFile(FileID)
+
   // Domains.
   case createDomain(DomainKind)
   case destroyDomain(DomainID)
@@ -38,6 +43,8 @@ public enum Command: Equatable, Sendable {
 public enum OperationRequest: Equatable, Sendable {
   /// Anonymous private memory. `pageSizeLog2` 12, 21 or 30; other sizes than 12 behave as hugetlb mappings do.
   case mmap(AddressSpaceID, PageRange, Rights, pageSizeLog2: UInt8)
+  /// A file, shared or private, in 4 KiB pages.
+  case mmapFile(AddressSpaceID, PageRange, Rights, FileMapping)
   /// mprotect, or UFFDIO_WRITEPROTECT, which sets its protection with the right to read and takes it back with both.
   case protect(OperationKind, AddressSpaceID, PageRange, Rights)
   /// One of `OperationKind.ofRanges`.
@@ -67,7 +74,7 @@ public enum OperationRequest: Equatable, Sendable {
 extension OperationKind {
   /// Operations that take a range of pages and nothing else.
   public static let ofRanges: [OperationKind] = [
-    .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages, .madviseFree, .reclaim,
+    .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages, .madviseFree, .reclaim, .writeback,
   ]
   /// Operations that take a range and rights.
   public static let ofRights: [OperationKind] = [.mprotect, .uffdWriteProtect]
@@ -75,6 +82,20 @@ extension OperationKind {
   public static let ofSpaces: [OperationKind] = [.fork, .exit, .clearSoftDirty, .oomReap]
   /// Operations that take a range and the first page of where it goes.
   public static let ofMoves: [OperationKind] = [.mremap, .uffdioMove]
+}
+
+/// What mmap maps of a file.
+public struct FileMapping: Equatable, Sendable {
+  public var file: FileID
+  /// Page of the file that the range begins with.
+  public var firstPage: PageNumber
+  /// MAP_SHARED: writes go to the file.
+  public var isShared: Bool
+  public init(_ file: FileID, firstPage: PageNumber = 0, isShared: Bool) {
+    self.file = file
+    self.firstPage = firstPage
+    self.isShared = isShared
+  }
 }
 
 public struct CPUAccess: Equatable, Sendable {
@@ -221,6 +242,7 @@ public enum Reply: Equatable, Sendable {
   case none
   case addressSpace(AddressSpaceID)
   case domain(DomainID)
+  case file(FileID)
   case device(DeviceID, epoch: UInt32)
   case operation(OperationID)
 }

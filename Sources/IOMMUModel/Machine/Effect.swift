@@ -158,12 +158,12 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   /// The fault handler's service of one page-request group.
   case pageRequestGroup
   case mremap, numaHint, clearSoftDirty, clearYoung, oomReap, ksmWriteProtect, ksmReplacePage, migratePages, uffdioMove
-  case madviseFree, reclaim, uffdWriteProtect
+  case madviseFree, reclaim, uffdWriteProtect, writeback
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {
     switch self {
-    case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove, .reclaim: true
+    case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove, .reclaim, .writeback: true
     default: false
     }
   }

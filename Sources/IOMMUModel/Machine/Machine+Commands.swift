@@ -19,6 +19,10 @@ extension Machine {
       return .operation(try start(request, &effects))
     case .createAddressSpace:
       return .addressSpace(try createAddressSpace())
+    case .createFile(let pageCount):
+      return .file(try createFile(pageCount))
+    case .deleteFile(let file):
+      try deleteFile(file)
     case .createDomain(let kind):
       return .domain(try createDomain(kind))
     case .destroyDomain(let domain):

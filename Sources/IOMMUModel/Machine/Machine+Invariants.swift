@@ -26,9 +26,17 @@ extension Machine {
       held[Int(domains[id].root)] += 1
       countHeld(domains[id].root, walker.format.levelCount - 1, 0, .domain(id), &held, &slots)
     }
+    for id in files.ids {
+      for (page, cached) in files[id].sorted where cached.frame != 0 {
+        held[Int(cached.frame)] += 1
+        check(
+          memory[cached.frame].filePage == FilePage(file: id, page: UInt32(page)),
+          "frame \(cached.frame) caches page \(page) of a file, and knows of \(memory[cached.frame].filePage)")
+      }
+    }
     for case let operation? in operations {
       for frame in operation.gathered + operation.tables { held[Int(frame)] += 1 }
-      for page in operation.reclaimed where page.slot != 0 { slots[Int(page.slot)] += 1 }
+      for page in operation.pagesOut where page.slot != 0 { slots[Int(page.slot)] += 1 }
       if operation.fault.ownsNewFrame { held[Int(operation.fault.newFrame)] += 1 }
       if operation.fault.ownsOldFrame { held[Int(operation.fault.oldFrame)] += 1 }
     }

@@ -19,6 +19,7 @@ public struct Machine {
   let walker = PageWalker(format: .x86Level4)
   var memory: PhysicalMemory
   var swap: SwapDevice
+  var files = Slab<FileID, BackingFile>()
   var spaces = Slab<AddressSpaceID, AddressSpace>()
   var domains = Slab<DomainID, Domain>()
   var devices = Slab<DeviceID, Device>()

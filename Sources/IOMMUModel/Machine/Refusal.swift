@@ -16,11 +16,12 @@ public struct Refusal: Error, Equatable, Sendable {
     /// The machine's kernel has no such operation.
     case notInThisKernel
     case overlapsSource
+    case unknownFile, fileInUse, outsideFile
   }
   /// Every field of the command that the refusal is about.
   public struct Fields: OptionSet, Sendable {
-    public let rawValue: UInt16
-    public init(rawValue: UInt16) { self.rawValue = rawValue }
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
     public static let addressSpace = Fields(rawValue: 1 << 0)
     public static let domain = Fields(rawValue: 1 << 1)
     public static let device = Fields(rawValue: 1 << 2)
@@ -37,6 +38,8 @@ public struct Refusal: Error, Equatable, Sendable {
     public static let destination = Fields(rawValue: 1 << 13)
     public static let keeper = Fields(rawValue: 1 << 14)
     public static let keeperAddress = Fields(rawValue: 1 << 15)
+    public static let file = Fields(rawValue: 1 << 16)
+    public static let fileOffset = Fields(rawValue: 1 << 17)
   }
   public var reason: Reason
   public var fields: Fields

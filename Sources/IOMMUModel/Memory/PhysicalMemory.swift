@@ -128,6 +128,8 @@ public struct PhysicalMemory {
     }
   }
 
+  mutating func setFilePage(_ number: FrameNumber, _ page: FilePage) { frames[Int(number)].filePage = page }
+
   // MARK: Reading and writing
 
   /// Whether memory stands at this frame number at all.

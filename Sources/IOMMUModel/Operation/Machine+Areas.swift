@@ -12,7 +12,7 @@ extension Machine {
 
   mutating func insertArea(_ operation: inout Operation) -> StepOutcome {
     let space = operation.space!
-    if spaces[space].areas.overlaps(operation.range) {
+    if spaces[space].areas.overlaps(operation.range) || operation.file.map({ !files.contains($0.file) }) ?? false {
       operation.status = .areasChanged
     } else if !hasRoom(space, 1) {
       operation.status = .outOfMemory
@@ -20,7 +20,10 @@ extension Machine {
       spaces[space].areas.insert(
         Area(
           range: operation.range, rights: operation.rights, level: operation.level, sinceTurn: turn,
-          writableSinceTurn: operation.rights.contains(.write) ? turn : .max))
+          writableSinceTurn: operation.rights.contains(.write) ? turn : .max,
+          file: operation.file.map {
+            AreaFile(file: $0.file, offset: $0.firstPage &- operation.range.first, isShared: $0.isShared)
+          }))
     }
     return .through
   }
@@ -73,6 +76,7 @@ extension Machine {
       var copy = area
       copy.range = area.range.intersection(operation.range)
       copy.range.first = destination(of: copy.range.first, operation)
+      copy.file?.offset &-= operation.destination &- operation.range.first
       copy.sinceTurn = turn
       if area.rights.contains(.write) { copy.writableSinceTurn = turn }
       spaces[space].areas.insert(copy)

@@ -21,10 +21,12 @@ extension Machine {
     return .through
   }
 
-  /// copy_page_range runs S … E for each area in turn.
+  /// copy_page_range runs S … E for each area in turn. Shared pages of files come back to the child by faults.
   mutating func nextArea(_ operation: inout Operation) -> StepOutcome {
     let areas = spaces[operation.space!].areas.list
-    guard let area = areas.first(where: { $0.range.end > operation.cursor }), operation.status == .success else {
+    guard let area = areas.first(where: { $0.range.end > operation.cursor && !$0.isShared }),
+      operation.status == .success
+    else {
       if let child = operation.child { spaces[child].beingForked = false }
       return leave(.nextAreaAgain, operation)
     }

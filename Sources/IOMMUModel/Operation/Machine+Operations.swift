@@ -46,6 +46,11 @@ extension Machine {
         $0.rights = rights.impliedByEntry
         $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
       }
+    case .mmapFile(let space, let range, let rights, let mapping):
+      id = insert(.mmap, .addressSpace(space), range) {
+        $0.rights = rights.impliedByEntry
+        $0.file = mapping
+      }
     case .protect(let kind, let space, let range, let rights):
       id = insert(kind, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
     case .range(let kind, let space, let range):
@@ -84,6 +89,16 @@ extension Machine {
       let block = UInt64(1) << UInt64(pageSizeLog2 - Page.sizeLog2)
       guard range.first % block == 0, range.count % block == 0 else {
         throw Refusal(.misaligned, [.address, .byteCount], figure: block << 12)
+      }
+      guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
+      try requireRoom(space, 1)
+    case .mmapFile(let space, let range, _, let mapping):
+      try require(space)
+      try require(range)
+      try require(mapping.file)
+      let length = files[mapping.file].pageCount
+      guard mapping.firstPage < length, range.count <= length - mapping.firstPage else {
+        throw Refusal(.outsideFile, [.fileOffset, .byteCount], figure: length << 12)
       }
       guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
       try requireRoom(space, 1)
@@ -320,7 +335,7 @@ extension Machine {
   @inline(__always)
   func worksWithoutLock(_ id: OperationID) -> Bool {
     guard let kind = kind(id) else { return false }
-    return kind == .migratePages || kind == .clearYoung || kind == .reclaim
+    return kind == .migratePages || kind == .clearYoung || kind == .reclaim || kind == .writeback
   }
 
   @inline(__always)

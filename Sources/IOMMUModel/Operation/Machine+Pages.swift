@@ -10,13 +10,14 @@ extension Machine {
   mutating func nextPage(_ operation: inout Operation) -> StepOutcome {
     let space = operation.space!
     // A batch of reclaim is flushed and freed as one.
-    if operation.reclaimed.isEmpty { _ = beginGather(&operation) }
-    while operation.reclaimed.count < Self.reclaimBatch, operation.cursor < operation.range.end {
+    if operation.pagesOut.isEmpty { _ = beginGather(&operation) }
+    while operation.pagesOut.count < Self.reclaimBatch, operation.cursor < operation.range.end {
       let (position, entry) = locate(spaces[space].root, operation.cursor)
       let page = position.first(of: operation.cursor)
       operation.cursor = page + position.span
       guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
       if operation.kind == .reclaim && !isolate(page, entry, &operation) { continue }
+      if operation.kind == .writeback { lockForWriting(page, entry, &operation) }
       if operation.kind == .migratePages {
         guard let copy = memory.allocate(.data) else {
           if operation.value == 0 { operation.status = .outOfMemory }
@@ -38,7 +39,7 @@ extension Machine {
       operation.window = PageRange(first: page, count: 1)
       return .through
     }
-    if operation.value == 0 && operation.status == .success && operation.reclaimed.isEmpty { operation.status = .busy }
+    if operation.value == 0 && operation.status == .success && operation.pagesOut.isEmpty { operation.status = .busy }
     return leave(.nextPageAgain, operation)
   }
 
@@ -51,6 +52,9 @@ extension Machine {
       guard !entry.isWritable, let kept = keptFrame(page, operation), kept != entry.frame else { return false }
       return memory.equal(entry.frame, kept)
     case .reclaim: return memory[entry.frame].use == .data
+    case .writeback:
+      return memory[entry.frame].filePage != .none && entry.isWritable
+        && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
     case .migratePages: return isAlone && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
     default: return isAlone && canTake(destination(of: page, operation), operation)
     }
@@ -68,7 +72,9 @@ extension Machine {
   /// Whether an absent page of an area with rights stands there.
   @inline(__always)
   private func canTake(_ page: PageNumber, _ operation: Operation) -> Bool {
-    guard let area = spaces[operation.space!].areas.find(page), area.level == 0, !area.rights.isEmpty else {
+    guard let area = spaces[operation.space!].areas.find(page), area.level == 0, area.file == nil,
+      !area.rights.isEmpty
+    else {
       return false
     }
     return locate(spaces[operation.space!].root, page).entry.bits == 0
@@ -95,6 +101,7 @@ extension Machine {
       return .through
     }
     memory.store(position.table, position.index, 0)
+    keepDirty(PageTableEntry(bits: bits), operation.fault.oldFrame)
     drop(page, 0, operation.fault.oldFrame, &operation)
     operation.fault.ownsOldFrame = true
     operation.gather(operation.window)
@@ -109,6 +116,14 @@ extension Machine {
     let entry = PageTableEntry(bits: operation.fault.oldEntry)
     install(isAlone ? entry.with(.read) : entry, at: operation.fault.page, &operation)
     if isAlone { operation.value += 1 }
+    return set(&operation, &effects)
+  }
+
+  /// page_mkclean: the entry comes back without the write right, and the next write is seen.
+  mutating func setClean(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    operation.pagesOut[operation.pagesOut.count - 1].isUnmapped = true
+    install(PageTableEntry(bits: operation.fault.oldEntry).with(.read), at: operation.fault.page, &operation)
     return set(&operation, &effects)
   }
 

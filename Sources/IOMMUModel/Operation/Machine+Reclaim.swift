@@ -1,77 +1,96 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A page that reclaim works on: isolated, locked, and held by the operation (Linux `shrink_folio_list`).
-struct ReclaimedPage {
+/// A page on its way to storage: locked, and under reclaim isolated, that is held (Linux `shrink_folio_list`).
+struct PageOut {
   var page: PageNumber
   var frame: FrameNumber
-  /// Where an anonymous page will go; 0: it is dropped, for MADV_FREE said so.
+  /// Where an anonymous page will go; 0: it is dropped, for MADV_FREE said so, or belongs to a file.
   var slot: SwapDevice.Slot
-  /// Its entry has been taken away; otherwise somebody changed it first, and the page stays.
+  /// Its entry has been taken away, or made clean; otherwise somebody changed it first, and the page stays.
   var isUnmapped = false
 }
 
-/// Reclaim: pages that one process uses leave memory, those of anonymous memory for the swap device.
+/// Pages that leave memory, or whose contents are written: reclaim, writeback, MADV_FREE.
 extension Machine {
   /// Pages that are unmapped before they are flushed and written together (Linux `SWAP_CLUSTER_MAX`).
   static let reclaimBatch = 32
 
-  /// Takes a page for reclaim; false: it stays where it is.
+  /// Takes a page for reclaim; false: it stays where it is, for somebody else uses it too or the swap device is full.
   mutating func isolate(_ page: PageNumber, _ entry: PageTableEntry, _ operation: inout Operation) -> Bool {
-    guard memory[entry.frame].references == 1, !pageLocks.isHeld(entry.frame, byOtherThan: operation.id) else {
-      return false
-    }
+    let isFile = memory[entry.frame].filePage != .none
+    guard memory[entry.frame].references == (isFile ? 2 : 1),
+      !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
+    else { return false }
     var slot: SwapDevice.Slot = 0
-    if !entry.isLazilyFree {
+    if !isFile && !entry.isLazilyFree {
       guard let free = swap.reserve() else { return false }
       slot = free
     }
     memory.retain(entry.frame)
     operation.gathered.append(entry.frame)
     pageLocks.acquire(entry.frame, operation.id)
-    operation.reclaimed.append(ReclaimedPage(page: page, frame: entry.frame, slot: slot))
+    operation.pagesOut.append(PageOut(page: page, frame: entry.frame, slot: slot))
     return true
   }
 
-  /// P: a page that will be written leaves a migration entry, on which faults wait; one that is dropped leaves none.
+  mutating func lockForWriting(_ page: PageNumber, _ entry: PageTableEntry, _ operation: inout Operation) {
+    pageLocks.acquire(entry.frame, operation.id)
+    operation.pagesOut.append(PageOut(page: page, frame: entry.frame, slot: 0))
+  }
+
+  /// P: an anonymous page leaves a migration entry, on which faults wait; one that is dropped, or that faults find in
+  /// the page cache, leaves none.
   mutating func setSwap(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     if operation.fault.lost { return .through }
-    let last = operation.reclaimed.count - 1
-    operation.reclaimed[last].isUnmapped = true
-    if operation.reclaimed[last].slot != 0 { return setMigration(&operation, &effects) }
+    let last = operation.pagesOut.count - 1
+    operation.pagesOut[last].isUnmapped = true
+    if operation.pagesOut[last].slot != 0 { return setMigration(&operation, &effects) }
     operation.fault.ownsOldFrame = false
     operation.gathered.append(operation.fault.oldFrame)
     return .through
   }
 
-  /// Writes what was unmapped, and lets go of the pages. Where the migration entry still stands, the slot takes its
+  /// Writes what was unmapped, and lets go of the pages. Where a migration entry still stands, the swap slot takes its
   /// place; a zap may have taken it away.
   mutating func writeOut(_ operation: inout Operation) -> StepOutcome {
-    let count = operation.reclaimed.count
-    while let reclaimed = operation.reclaimed.first {
-      let position = locate(spaces[operation.space!].root, reclaimed.page).position
-      if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
-        tableLocks.wait(operation.id, for: position.table)
-        return .blocked
+    let count = operation.pagesOut.count
+    while let out = operation.pagesOut.first {
+      if out.slot != 0 {
+        let position = locate(spaces[operation.space!].root, out.page).position
+        if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
+          tableLocks.wait(operation.id, for: position.table)
+          return .blocked
+        }
+        writeSwap(out, position, &operation)
+      } else if memory[out.frame].filePage != .none {
+        writeFile(out, &operation)
       }
-      if reclaimed.slot != 0 { writeSwap(reclaimed, position, &operation) }
-      if reclaimed.isUnmapped { operation.value += 1 }
-      for waiter in pageLocks.release(reclaimed.frame) { wake(waiter) }
-      operation.reclaimed.removeFirst()
+      if out.isUnmapped { operation.value += 1 }
+      for waiter in pageLocks.release(out.frame) { wake(waiter) }
+      operation.pagesOut.removeFirst()
     }
     return count == 0 ? .through : .next(after: cost(settings.costs.frameFree, times: count))
   }
 
-  private mutating func writeSwap(_ page: ReclaimedPage, _ position: EntryPosition, _ operation: inout Operation) {
+  /// A page of a file: under reclaim it leaves the page cache too, unless somebody has mapped it again.
+  private mutating func writeFile(_ out: PageOut, _ operation: inout Operation) {
+    guard out.isUnmapped else { return }
+    writeFilePage(out.frame)
+    // The page cache's hold, that of the isolation, and the entry's, which is freed with the batch.
+    if operation.kind == .reclaim && memory[out.frame].references == 3 { evict(out.frame, &operation) }
+  }
+
+  private mutating func writeSwap(_ out: PageOut, _ position: EntryPosition, _ operation: inout Operation) {
     let entry = PageTableEntry(bits: memory.load(position.table, position.index))
-    guard page.isUnmapped, position.level == 0, entry.isMigrating, entry.frame == page.frame else {
-      swap.release(page.slot)
+    guard out.isUnmapped, position.level == 0, entry.isMigrating, entry.frame == out.frame else {
+      swap.release(out.slot)
       return
     }
-    swap.write(page.slot, memory.contents(page.frame))
-    memory.store(position.table, position.index, PageTableEntry.swapped(page.slot, from: entry).bits)
-    drop(page.page, 0, page.frame, &operation)
+    swap.write(out.slot, memory.contents(out.frame))
+    memory.store(position.table, position.index, PageTableEntry.swapped(out.slot, from: entry).bits)
+    drop(out.page, 0, out.frame, &operation)
     // The entry's own hold.
-    operation.gathered.append(page.frame)
+    operation.gathered.append(out.frame)
   }
 
   /// MADV_FREE: the page may go unwritten unless it is written to again. What is swapped goes at once.
@@ -89,7 +108,9 @@ extension Machine {
       return .changed
     }
     // A page that others use too stays (our choice for those of a fork; the kernel asks the same of a THP).
-    guard entry.isPresent, position.level == 0, memory[entry.frame].references == 1 else { return .kept }
+    guard entry.isPresent, position.level == 0, memory[entry.frame].references == 1,
+      memory[entry.frame].filePage == .none
+    else { return .kept }
     let clean = Self.withoutHistory(entry.bits) | PageTableEntry.lazilyFree
     guard clean != entry.bits else { return .kept }
     memory.store(position.table, position.index, clean)

@@ -27,10 +27,12 @@ extension Machine {
       let count = zapTable(position, &operation)
       guard count > 0 else { continue }
       report(.entries, operation, PageRange(first: first, count: operation.cursor - first), &effects)
-      if operation.gathered.count >= Int(settings.gatherBatch) && operation.space != nil {
+      let isFull = operation.gathered.count >= Int(settings.gatherBatch)
+      if (isFull || operation.forcesFlush) && operation.space != nil {
+        operation.forcesFlush = false
         tableLocks.acquire(position.table, operation.id)
         operation.lockedTable = position.table
-        effects.counters.fullBatches += 1
+        if isFull { effects.counters.fullBatches += 1 }
         return .next(after: cost(settings.costs.entry, times: count))
       }
       return .again(after: cost(settings.costs.entry, times: count))
@@ -53,6 +55,7 @@ extension Machine {
       } else if entry.bits != 0 {
         memory.store(position.table, index, 0)
         let page = position.first(of: operation.cursor)
+        if keepDirty(entry, entry.leafFrame(level: position.level)) { operation.forcesFlush = true }
         drop(page, position.level, entry.leafFrame(level: position.level), &operation)
         operation.gathered.append(entry.leafFrame(level: position.level))
         operation.gather(PageRange(first: page, count: position.span))

@@ -19,6 +19,8 @@ struct Operation {
   var destination: PageNumber = 0
   /// Whose page is kept, for KSM.
   var keeper: AddressSpaceID?
+  /// What mmap maps.
+  var file: FileMapping?
   var cpuAccess: CPUAccess?
   var status = OperationOutcome.Status.success
   var value: UInt64 = 0
@@ -33,6 +35,8 @@ struct Operation {
   var gatherFirst: PageNumber = .max
   var gatherEnd: PageNumber = 0
   var dropped: [Dropped] = []
+  /// A dirty page of a file was zapped: C, I and F before the page-table lock goes, as for a full batch.
+  var forcesFlush = false
   /// A page-table lock that is held beyond a turn; 0: none.
   var lockedTable: FrameNumber = 0
   /// The lock of the table that entries move to, beside it.
@@ -41,7 +45,7 @@ struct Operation {
   var lockedPage: FrameNumber = 0
 
   /// Pages that reclaim has isolated and not yet written.
-  var reclaimed: [ReclaimedPage] = []
+  var pagesOut: [PageOut] = []
 
   // I: phase 0 flushes the IOMMU's caches, 1 pushes to devices, 2 has all completions.
   var flushPhase: UInt8 = 0

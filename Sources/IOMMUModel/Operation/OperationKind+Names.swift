@@ -26,6 +26,7 @@ extension OperationKind {
     case .madviseFree: "madvise-free"
     case .reclaim: "reclaim"
     case .uffdWriteProtect: "uffd-write-protect"
+    case .writeback: "writeback"
     }
   }
 
@@ -56,6 +57,7 @@ extension OperationKind {
     case .madviseFree: "madvise(FREE)"
     case .reclaim: "reclaim"
     case .uffdWriteProtect: "UFFDIO_WRITEPROTECT"
+    case .writeback: "writeback"
     }
   }
 }

@@ -79,6 +79,8 @@ enum Step: UInt8, CaseIterable {
   case clearPage
   /// P: the entry comes back without the write right, if nobody else uses the page.
   case setReadOnly
+  /// P: the entry comes back without the write right.
+  case setClean
   /// P: the entry comes back with the page that is kept for both.
   case setShared
   /// P: the entry comes back at the destination.

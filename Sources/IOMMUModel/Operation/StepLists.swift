@@ -81,6 +81,8 @@ struct StepLists {
       return [.lockRead] + changeProtection(column) + [.unlock, .done]
     case .reclaim:
       return reclaim(column)
+    case .writeback:
+      return writeback(column)
     case .clearYoung:
       // x86 clears Accessed without C, and so without I (3.15 on).
       return [.clearYoung, .young, .done]
@@ -145,6 +147,22 @@ struct StepLists {
       [
         .nextPage, .start, .hold, .lockTable, .clearPage, .flushSiteWhole, .setSwap, .unlockTable, .end, .nextPageAgain,
         .cpuFlush, .writeOut, .free, .nextBatch, .done,
+      ]
+    }
+  }
+
+  /// page_mkclean, then the write.
+  private static func writeback(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014:
+      [
+        .nextPage, .lockTable, .clearPage, .cpuFlush, .setClean, .unlockTable, .invalidatePage, .writeOut,
+        .nextPageAgain, .done,
+      ]
+    case .now:
+      [
+        .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite, .setClean, .unlockTable, .end,
+        .writeOut, .nextPageAgain, .done,
       ]
     }
   }

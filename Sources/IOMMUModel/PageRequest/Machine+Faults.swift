@@ -106,6 +106,10 @@ extension Machine {
     }
     let position = EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level)
     if waitsForMigration(position, page, operation.id) { return .blocked }
+    if let frame = lockedFilePage(position, page, area, operation) {
+      pageLocks.wait(operation.id, for: frame)
+      return .blocked
+    }
     let resolution = resolve(position, area, &operation)
     if case .copyOnWrite = resolution { return .through }
     return settleFault(resolution, &operation, &effects)
@@ -117,6 +121,7 @@ extension Machine {
     let space = operation.space!
     let page = position.first(of: operation.fault.page)
     let entry = PageTableEntry(bits: memory.load(position.table, position.index))
+    if entry.bits == 0, let file = area.file { return mapFilePage(position, page, area, file, &operation) }
     if entry.bits == 0 {
       guard let frame = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
       memory.store(
@@ -143,8 +148,8 @@ extension Machine {
     // As with UFFD_FEATURE_SIGBUS, and as a fault that may not wait for the monitor.
     if entry.isUserfaultWriteProtected { return .denied }
     let frame = entry.leafFrame(level: position.level)
-    if memory[frame].references == 1 {
-      // The last user writes in place (Linux `wp_page_reuse`): an upgrade, with no flush.
+    if area.isShared || memory[frame].references == 1 {
+      // A shared page of a file, or the last user of another writes in place (Linux `wp_page_reuse`): an upgrade, with no flush.
       memory.store(position.table, position.index, entry.bits | PageTableEntry.writable)
       let turn = turn
       spaces[space].references.change(page, level: position.level) {
@@ -163,6 +168,39 @@ extension Machine {
     operation.fault.lost = false
     operation.window = PageRange(first: page, count: position.span)
     return .copyOnWrite
+  }
+
+  /// The frame of a file's page that a fault would map while it is on its way to storage: the fault waits.
+  @inline(__always)
+  private func lockedFilePage(
+    _ position: EntryPosition, _ page: PageNumber, _ area: Area, _ operation: Operation
+  ) -> FrameNumber? {
+    guard let file = area.file, memory.load(position.table, position.index) == 0 else { return nil }
+    let frame = files[file.file][page &+ file.offset].frame
+    return frame != 0 && pageLocks.isHeld(frame, byOtherThan: operation.id) ? frame : nil
+  }
+
+  /// do_read_fault, do_cow_fault, do_shared_fault: a shared page gets the write right when it is written to, and not
+  /// before, so that writeback sees what is dirty.
+  private mutating func mapFilePage(
+    _ position: EntryPosition, _ page: PageNumber, _ area: Area, _ file: AreaFile, _ operation: inout Operation
+  ) -> Resolution {
+    guard var frame = cachedFrame(file.file, page &+ file.offset) else { return .outOfMemory }
+    let isWrite = operation.fault.wanted.contains(.write)
+    var rights = isWrite ? area.rights : area.rights.subtracting(.write)
+    if isWrite && !file.isShared {
+      guard let own = memory.allocate(.data) else { return .outOfMemory }
+      memory.copy(from: frame, to: own, blockLog2: 0)
+      frame = own
+      rights = area.rights
+    } else {
+      memory.retain(frame)
+    }
+    memory.store(position.table, position.index, PageTableEntry.leaf(frame, rights, level: 0).bits)
+    spaces[operation.space!].references.hold(
+      page, level: 0,
+      Reference(frame: frame, generation: memory.generation(frame), rights: rights, held: true, changedTurn: turn))
+    return .changed
   }
 
   /// do_swap_page: the page comes back in a frame of its own, which nobody else uses.

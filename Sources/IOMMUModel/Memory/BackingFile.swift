@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A file: contents on storage, and the pages of it that are in memory (the page cache). Reading and writing take no
+/// time of their own. Files are no longer than the machine's memory (our choice), and begin as zeros.
+struct BackingFile {
+  struct CachedPage {
+    /// The frame that the page cache holds; 0: the page is on storage alone.
+    var frame: FrameNumber = 0
+    /// Written to since it was last written out, as far as page tables have said so.
+    var isDirty = false
+    var stored = StoredPage()
+  }
+  let pageCount: UInt64
+  /// Pages that were ever used.
+  private var pages = PageMap<CachedPage>()
+
+  init(pageCount: UInt64) { self.pageCount = pageCount }
+
+  subscript(page: PageNumber) -> CachedPage {
+    get { pages[PageKey(owner: 0, page: page)] ?? CachedPage() }
+    set { pages.set(PageKey(owner: 0, page: page), newValue) }
+  }
+  var sorted: [(page: PageNumber, value: CachedPage)] { pages.sorted.map { ($0.key.page, $0.value) } }
+}
+
+/// A page of a file, as a frame of the page cache knows it.
+struct FilePage: Equatable {
+  var file: FileID
+  var page: UInt32
+  static let none = FilePage(file: FileID(rawValue: 0), page: 0)
+}
+
+extension Machine {
+  // MARK: Files
+
+  static let fileLimit = 1024
+
+  mutating func createFile(_ pageCount: UInt64) throws(Refusal) -> FileID {
+    guard pageCount > 0 else { throw Refusal(.emptyRange, .byteCount) }
+    guard pageCount <= settings.frameCount else {
+      throw Refusal(.limitReached, .byteCount, figure: UInt64(settings.frameCount) << 12)
+    }
+    guard files.count < Self.fileLimit else {
+      throw Refusal(.limitReached, .file, figure: UInt64(Self.fileLimit))
+    }
+    return files.insert { _ in BackingFile(pageCount: pageCount) }
+  }
+
+  /// Deletes a file that no area maps; what is still being unmapped keeps its frames.
+  mutating func deleteFile(_ id: FileID) throws(Refusal) {
+    try require(id)
+    let isMapped = spaces.ids.contains { space in spaces[space].areas.list.contains { $0.file?.file == id } }
+    let isBusy = files[id].sorted.contains {
+      $0.value.frame != 0 && pageLocks.isHeld($0.value.frame, byOtherThan: .none)
+    }
+    guard !isMapped, !isBusy else { throw Refusal(.fileInUse, .file) }
+    for (_, page) in files[id].sorted where page.frame != 0 {
+      memory.setFilePage(page.frame, .none)
+      memory.release(page.frame, by: .none)
+    }
+    files.remove(id)
+  }
+
+  @inline(__always) func require(_ id: FileID) throws(Refusal) {
+    guard files.contains(id) else { throw Refusal(.unknownFile, .file) }
+  }
+
+  // MARK: The page cache
+
+  /// The frame of a file's page, read from storage if it was not in memory; nil: no frame is free.
+  mutating func cachedFrame(_ file: FileID, _ page: PageNumber) -> FrameNumber? {
+    var cached = files[file][page]
+    if cached.frame != 0 { return cached.frame }
+    guard let frame = memory.allocate(.data) else { return nil }
+    memory.fill(frame, cached.stored)
+    memory.setFilePage(frame, FilePage(file: file, page: UInt32(page)))
+    cached.frame = frame
+    files[file][page] = cached
+    return frame
+  }
+
+  /// An entry goes or becomes clean: what it knows of writes goes to the file's page (`set_page_dirty`).
+  /// - Returns: whether it was a dirty page of a file.
+  @discardableResult
+  mutating func keepDirty(_ entry: PageTableEntry, _ frame: FrameNumber) -> Bool {
+    let of = memory[frame].filePage
+    guard entry.isDirty, of != .none else { return false }
+    files[of.file][PageNumber(of.page)].isDirty = true
+    return true
+  }
+
+  /// Writes a page of the page cache to storage if it is dirty.
+  mutating func writeFilePage(_ frame: FrameNumber) {
+    let of = memory[frame].filePage
+    var cached = files[of.file][PageNumber(of.page)]
+    guard cached.isDirty else { return }
+    cached.stored = memory.contents(frame)
+    cached.isDirty = false
+    files[of.file][PageNumber(of.page)] = cached
+  }
+
+  /// Takes a clean page out of the page cache; its hold goes to the operation.
+  mutating func evict(_ frame: FrameNumber, _ operation: inout Operation) {
+    let of = memory[frame].filePage
+    files[of.file][PageNumber(of.page)].frame = 0
+    memory.setFilePage(frame, .none)
+    operation.gathered.append(frame)
+  }
+}
