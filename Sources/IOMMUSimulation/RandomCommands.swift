@@ -239,7 +239,7 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
-    switch generator.next(below: 68) {
+    switch generator.next(below: 72) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())
     case 45: return .space(.clearSoftDirty, space)
@@ -253,6 +253,8 @@ public struct RandomCommands {
       return .mmapFile(
         space, range(), rights(),
         FileMapping(pick(files), firstPage: generator.next(below: chance(95) ? 12 : 80), isShared: chance(60)))
+    case 68..<70: return .range(.migrateToDevice, space, range())
+    case 70..<72: return .range(.makeDeviceExclusive, space, range())
     case 66..<68: return .range(.writeback, space, range())
     case 55..<57: return .range(.madviseFree, space, range())
     case 57..<60: return .range(.reclaim, space, range())

@@ -84,6 +84,8 @@ import Testing
     // mkclean: 2014 without S and E.
     Row(.writeback, .linux2014, "PCPpI", "-", true),
     Row(.writeback, .now, "SPC.IPEI", "-", true),
+    Row(.migrateToDevice, .now, "SPC.IPEIPF", "R", true),
+    Row(.makeDeviceExclusive, .now, "SPC.IPEI", "R", true),
     Row(.clearYoung, .linux2014, "PyI", "-"),
     Row(.clearYoung, .now, "PyI", "-"),
   ]

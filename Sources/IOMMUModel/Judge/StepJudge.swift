@@ -117,7 +117,13 @@ public struct StepJudge {
       note("P: takes the write right away")
     case .clearEntry, .clearPage: clear("P: clears the entry of the page")
     case .moveEntries, .moveEntriesLocked: clear("P: moves the entry of the page")
+    case .remap where cell.kind == .migrateToDevice: note("P: sets an entry that says where the page is")
     case .setNew, .setShared, .remap: replace()
+    case .setExclusive:
+      // The page stays where it is, without rights for anybody else.
+      isDropped = false
+      isReduced = true
+      note("P: sets an entry that is one device's own")
     case .setReadOnly, .setClean:
       isDropped = false
       isReduced = true

@@ -7,7 +7,8 @@ extension OperationRequest {
     (.mmap, 1), (.munmap, 2), (.mprotect, 3), (.dontNeed, 4), (.fork, 5), (.exit, 6), (.cpuAccess, 7), (.unmap, 8),
     (.detach, 9), (.mremap, 10), (.numaHint, 11), (.clearSoftDirty, 12), (.clearYoung, 13), (.oomReap, 14),
     (.ksmWriteProtect, 15), (.ksmReplacePage, 16), (.migratePages, 17), (.uffdioMove, 18),
-    (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21), (.writeback, 23),
+    (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21), (.writeback, 23), (.migrateToDevice, 24),
+    (.makeDeviceExclusive, 25),
   ]
   /// An mmap of a file.
   private static let fileNumber: UInt64 = 22

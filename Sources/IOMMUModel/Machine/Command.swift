@@ -75,6 +75,7 @@ extension OperationKind {
   /// Operations that take a range of pages and nothing else.
   public static let ofRanges: [OperationKind] = [
     .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages, .madviseFree, .reclaim, .writeback,
+    .migrateToDevice, .makeDeviceExclusive,
   ]
   /// Operations that take a range and rights.
   public static let ofRights: [OperationKind] = [.mprotect, .uffdWriteProtect]

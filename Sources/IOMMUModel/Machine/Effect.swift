@@ -158,12 +158,14 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   /// The fault handler's service of one page-request group.
   case pageRequestGroup
   case mremap, numaHint, clearSoftDirty, clearYoung, oomReap, ksmWriteProtect, ksmReplacePage, migratePages, uffdioMove
-  case madviseFree, reclaim, uffdWriteProtect, writeback
+  case madviseFree, reclaim, uffdWriteProtect, writeback, migrateToDevice, makeDeviceExclusive
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {
     switch self {
-    case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove, .reclaim, .writeback: true
+    case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove, .reclaim, .writeback,
+      .migrateToDevice, .makeDeviceExclusive:
+      true
     default: false
     }
   }

@@ -51,7 +51,7 @@ extension Machine {
   private mutating func copyEntry(_ position: EntryPosition, _ operation: inout Operation) -> EntryChange {
     let child = operation.child!
     let index = position.index
-    let entry = PageTableEntry(bits: memory.load(position.table, index))
+    var entry = PageTableEntry(bits: memory.load(position.table, index))
     if entry.bits == 0 { return .kept }
     if entry.isMigrating { return .migrating }
     guard let table = makeTables(spaces[child].root, operation.cursor, level: position.level) else {
@@ -60,8 +60,18 @@ extension Machine {
     let page = position.first(of: operation.cursor)
     if entry.isSwapped {
       swap.retain(entry.slot)
-      memory.store(table, index, entry.bits)
+      memory.store(table, index, entry.bits & ~PageTableEntry.userfaultWriteProtected)
       return .changed
+    }
+    if entry.isDeviceExclusive {
+      // try_restore_exclusive_pte, inside the fork's own S…E.
+      entry = PageTableEntry(bits: entry.bits & ~PageTableEntry.deviceExclusive | PageTableEntry.present).with(.read)
+      memory.store(position.table, index, entry.bits)
+      let turn = turn
+      spaces[operation.space!].references.change(page, level: position.level) {
+        $0.rights = .read
+        $0.changedTurn = turn
+      }
     }
     let frame = entry.leafFrame(level: position.level)
     let shared = entry.bits & ~PageTableEntry.writable
@@ -71,7 +81,8 @@ extension Machine {
         page, position.level, frame, from: entry.rights, to: PageTableEntry(bits: shared).rights, &operation)
     }
     memory.retain(frame)
-    memory.store(table, index, Self.withoutHistory(shared))
+    // The monitor is the parent's.
+    memory.store(table, index, Self.withoutHistory(shared) & ~PageTableEntry.userfaultWriteProtected)
     spaces[child].references.hold(
       page, level: position.level,
       Reference(

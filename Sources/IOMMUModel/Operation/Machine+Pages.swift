@@ -18,7 +18,7 @@ extension Machine {
       guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
       if operation.kind == .reclaim && !isolate(page, entry, &operation) { continue }
       if operation.kind == .writeback { lockForWriting(page, entry, &operation) }
-      if operation.kind == .migratePages {
+      if operation.kind == .migratePages || operation.kind == .migrateToDevice {
         guard let copy = memory.allocate(.data) else {
           if operation.value == 0 { operation.status = .outOfMemory }
           return leave(.nextPageAgain, operation)
@@ -45,17 +45,22 @@ extension Machine {
 
   @inline(__always)
   private func isEligible(_ page: PageNumber, _ entry: PageTableEntry, _ operation: Operation) -> Bool {
-    let isAlone = memory[entry.frame].references == 1 && memory[entry.frame].use == .data
+    let isAlone =
+      memory[entry.frame].references == 1 && memory[entry.frame].use == .data
+      && memory[entry.frame].filePage == .none
     switch operation.kind {
     case .ksmWriteProtect: return isAlone && entry.isWritable
     case .ksmReplacePage:
-      guard !entry.isWritable, let kept = keptFrame(page, operation), kept != entry.frame else { return false }
+      guard !entry.isWritable, !entry.isUserfaultWriteProtected, let kept = keptFrame(page, operation),
+        kept != entry.frame
+      else { return false }
       return memory.equal(entry.frame, kept)
     case .reclaim: return memory[entry.frame].use == .data
     case .writeback:
       return memory[entry.frame].filePage != .none && entry.isWritable
         && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
-    case .migratePages: return isAlone && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
+    case .makeDeviceExclusive: return isAlone
+    case .migratePages, .migrateToDevice: return isAlone && !pageLocks.isHeld(entry.frame, byOtherThan: operation.id)
     default: return isAlone && canTake(destination(of: page, operation), operation)
     }
   }
@@ -164,6 +169,15 @@ extension Machine {
     return set(&operation, &effects)
   }
 
+  /// P: the page stays where it is, and is one device's own until somebody else touches it.
+  mutating func setExclusive(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    if operation.fault.lost { return .through }
+    let special = operation.fault.oldEntry & ~(PageTableEntry.present | PageTableEntry.writable)
+    install(PageTableEntry(bits: special | PageTableEntry.deviceExclusive), at: operation.fault.page, &operation)
+    operation.value += 1
+    return set(&operation, &effects)
+  }
+
   mutating func copyPage(_ operation: inout Operation) -> StepOutcome {
     if operation.fault.lost { return .through }
     memory.copy(from: operation.fault.oldFrame, to: operation.fault.newFrame, blockLog2: 0)
@@ -189,8 +203,15 @@ extension Machine {
       operation.gathered.append(operation.fault.newFrame)
       return .through
     }
-    let moved = PageTableEntry.leaf(
-      operation.fault.newFrame, PageTableEntry(bits: operation.fault.oldEntry).rights, level: 0)
+    let moved =
+      operation.kind == .migrateToDevice
+      ? PageTableEntry(
+        bits: UInt64(operation.fault.newFrame) << 12 | PageTableEntry.devicePrivate
+          | operation.fault.oldEntry & PageTableEntry.userfaultWriteProtected)
+      : PageTableEntry(
+        bits: PageTableEntry.leaf(
+          operation.fault.newFrame, PageTableEntry(bits: operation.fault.oldEntry).rights, level: 0
+        ).bits | operation.fault.oldEntry & PageTableEntry.userfaultWriteProtected)
     install(moved, at: page, &operation)
     // The entry's own hold goes too.
     operation.gathered.append(old)

@@ -16,7 +16,7 @@ extension Machine {
     let new = Self.restricted(old, operation)
     guard new.bits != old.bits else { return .kept }
     memory.store(position.table, position.index, new.bits)
-    if old.isSwapped { return .kept }
+    if old.isSpecial { return .kept }
     reduce(
       position.first(of: operation.cursor), position.level, old.leafFrame(level: position.level), from: old.rights,
       to: new.rights, &operation)

@@ -62,6 +62,7 @@ extension Machine {
     case .setShared: setShared(&operation, &effects)
     case .setMoved: setMoved(&operation, &effects)
     case .setMigration: setMigration(&operation, &effects)
+    case .setExclusive: setExclusive(&operation, &effects)
     case .setClean: setClean(&operation, &effects)
     case .setSwap: setSwap(&operation, &effects)
     case .writeOut: writeOut(&operation)

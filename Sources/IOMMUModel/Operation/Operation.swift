@@ -104,6 +104,10 @@ struct FaultState {
   var oldFrame: FrameNumber = 0
   var oldEntry: UInt64 = 0
   var newFrame: FrameNumber = 0
+  /// What the new entry grants.
+  var newRights: Rights = .readWrite
+  /// The contents are copied when nobody reaches the old frame any more: out of a device's memory.
+  var copiesLate = false
   /// Under the lock the entry was no longer the one that was copied (`pte_same`).
   var lost = false
   /// Between clearing an entry and setting it again the operation itself holds the frames.

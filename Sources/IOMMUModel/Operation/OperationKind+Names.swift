@@ -27,6 +27,8 @@ extension OperationKind {
     case .reclaim: "reclaim"
     case .uffdWriteProtect: "uffd-write-protect"
     case .writeback: "writeback"
+    case .migrateToDevice: "migrate-to-device"
+    case .makeDeviceExclusive: "make-device-exclusive"
     }
   }
 
@@ -58,6 +60,8 @@ extension OperationKind {
     case .reclaim: "reclaim"
     case .uffdWriteProtect: "UFFDIO_WRITEPROTECT"
     case .writeback: "writeback"
+    case .migrateToDevice: "migration to a device"
+    case .makeDeviceExclusive: "device-exclusive access"
     }
   }
 }

@@ -88,6 +88,8 @@ enum Step: UInt8, CaseIterable {
   /// P: a migration entry; faults wait for it.
   case setMigration
   case copyPage
+  /// P: the page becomes one device's own.
+  case setExclusive
   /// P of reclaim: the way to the page is taken away; faults wait.
   case setSwap
   /// Writes what reclaim has unmapped; the swap slots' entries take their places.

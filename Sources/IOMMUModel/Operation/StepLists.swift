@@ -83,6 +83,19 @@ struct StepLists {
       return reclaim(column)
     case .writeback:
       return writeback(column)
+    case .migrateToDevice:
+      // migrate_vma: setup, the driver's copy, finalize.
+      guard column == .now else { return [] }
+      return [
+        .lockRead, .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite, .setMigration, .unlockTable,
+        .end, .copyPage, .remap, .free, .nextPageAgain, .unlock, .done,
+      ]
+    case .makeDeviceExclusive:
+      guard column == .now else { return [] }
+      return [
+        .lockRead, .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite, .setExclusive, .unlockTable,
+        .end, .nextPageAgain, .unlock, .done,
+      ]
     case .clearYoung:
       // x86 clears Accessed without C, and so without I (3.15 on).
       return [.clearYoung, .young, .done]

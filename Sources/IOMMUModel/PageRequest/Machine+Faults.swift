@@ -132,6 +132,7 @@ extension Machine {
           frame: frame, generation: memory.generation(frame), rights: area.rights, held: true, changedTurn: turn))
       return .changed
     }
+    if entry.isDevicePrivate || entry.isDeviceExclusive { return takeBack(position, page, area, entry, &operation) }
     if entry.isSwapped { return swapIn(position, page, area, entry, &operation) }
     if !entry.isPresent {
       // A NUMA hint: the entry gets back what it had (do_numa_page).
@@ -160,14 +161,45 @@ extension Machine {
     }
     guard let copy = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
     memory.copy(from: frame, to: copy, blockLog2: 9 * position.level)
+    return replace(position, page, entry, by: copy, .readWrite, &operation)
+  }
+
+  /// The fault goes on through S…E, and puts another page in the place of the entry.
+  private mutating func replace(
+    _ position: EntryPosition, _ page: PageNumber, _ entry: PageTableEntry, by frame: FrameNumber, _ rights: Rights,
+    _ operation: inout Operation
+  ) -> Resolution {
     operation.fault.level = position.level
-    operation.fault.oldFrame = frame
+    operation.fault.oldFrame = entry.leafFrame(level: position.level)
     operation.fault.oldEntry = Self.withoutHistory(entry.bits)
-    operation.fault.newFrame = copy
+    operation.fault.newFrame = frame
+    operation.fault.newRights = rights
+    operation.fault.copiesLate = entry.isDevicePrivate
     operation.fault.ownsNewFrame = true
     operation.fault.lost = false
     operation.window = PageRange(first: page, count: position.span)
     return .copyOnWrite
+  }
+
+  /// migrate_to_ram, or remove_device_exclusive_entry: the page comes back to the CPUs, out of the device's memory or in
+  /// its place. Whoever mirrors it is told by S before that.
+  private mutating func takeBack(
+    _ position: EntryPosition, _ page: PageNumber, _ area: Area, _ entry: PageTableEntry, _ operation: inout Operation
+  ) -> Resolution {
+    let isProtected = entry.isUserfaultWriteProtected
+    if isProtected && operation.fault.wanted.contains(.write) { return .denied }
+    let frame: FrameNumber
+    if entry.isDevicePrivate {
+      guard let fresh = memory.allocate(.data) else { return .outOfMemory }
+      frame = fresh
+    } else {
+      frame = entry.frame
+      memory.retain(frame)
+    }
+    // What an exclusive entry shares with another process it had not to itself; a copy is the process's own.
+    let isAlone = entry.isDevicePrivate || memory[frame].references == 2
+    let rights = isProtected || !isAlone ? area.rights.subtracting(.write) : area.rights
+    return replace(position, page, entry, by: frame, rights, &operation)
   }
 
   /// The frame of a file's page that a fault would map while it is on its way to storage: the fault waits.
@@ -310,7 +342,8 @@ extension Machine {
     }
     memory.store(position.table, position.index, 0)
     drop(operation.window.first, position.level, operation.fault.oldFrame, &operation)
-    operation.gather(operation.window)
+    // Nobody has cached what was not present (`ptep_clear_flush`).
+    if PageTableEntry(bits: bits).isPresent { operation.gather(operation.window) }
     operation.gathered.append(operation.fault.oldFrame)
     report(.entries, operation, operation.window, &effects)
     return .next(after: cost(settings.costs.entry))
@@ -325,12 +358,16 @@ extension Machine {
     let position = entryOfFault(operation)
     let frame = operation.fault.newFrame
     operation.fault.ownsNewFrame = false
-    memory.store(position.table, position.index, PageTableEntry.leaf(frame, .readWrite, level: position.level).bits)
     let old = operation.fault.oldFrame
+    let rights = operation.fault.newRights
+    if operation.fault.copiesLate { memory.copy(from: old, to: frame, blockLog2: 0) }
+    let kept = operation.fault.oldEntry & PageTableEntry.userfaultWriteProtected
+    memory.store(
+      position.table, position.index, PageTableEntry.leaf(frame, rights, level: position.level).bits | kept)
     spaces[space].references.hold(
       operation.window.first, level: position.level,
       Reference(
-        frame: frame, generation: memory.generation(frame), rights: .readWrite, held: true, changedTurn: turn,
+        frame: frame, generation: memory.generation(frame), rights: rights, held: true, changedTurn: turn,
         replacedFrame: old, replacedGeneration: memory.generation(old)))
     report(.entries, operation, operation.window, &effects)
     _ = settleFault(.changed, &operation, &effects)

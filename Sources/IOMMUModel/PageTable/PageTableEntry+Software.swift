@@ -15,9 +15,20 @@ extension PageTableEntry {
   static let userfaultWriteProtected: UInt64 = 1 << 53
   /// MADV_FREE: while Dirty stays clear, reclaim may drop the page without writing it.
   static let lazilyFree: UInt64 = 1 << 54
+  /// Not present: the page is in a device's private memory; a fault brings it back (Linux `SWP_DEVICE_READ/WRITE`).
+  static let devicePrivate: UInt64 = 1 << 55
+  /// Not present: one device has the page to itself, in its place; a fault revokes that (Linux
+  /// `SWP_DEVICE_EXCLUSIVE`).
+  static let deviceExclusive: UInt64 = 1 << 56
 
   var isMigrating: Bool { bits & Self.migrating != 0 }
   var isSwapped: Bool { bits & Self.swapped != 0 }
+  var isDevicePrivate: Bool { bits & Self.devicePrivate != 0 }
+  var isDeviceExclusive: Bool { bits & Self.deviceExclusive != 0 }
+  /// An entry that is not present for a reason that a change of rights does not touch.
+  var isSpecial: Bool {
+    bits & (Self.migrating | Self.swapped | Self.devicePrivate | Self.deviceExclusive) != 0
+  }
   var isDirty: Bool { bits & Self.dirty != 0 }
   var isLazilyFree: Bool { bits & Self.lazilyFree != 0 && !isDirty }
   var isUserfaultWriteProtected: Bool { bits & Self.userfaultWriteProtected != 0 }
@@ -25,10 +36,10 @@ extension PageTableEntry {
   /// Whether the entry counts as a holder of its frame.
   var holdsFrame: Bool { bits != 0 && !isSwapped }
 
-  /// The entry under mprotect; a write right comes back with the next write fault only. A swapped page has no rights
-  /// to change: it gets those of its area when it comes back.
+  /// The entry under mprotect; a write right comes back with the next write fault only. A page that is elsewhere gets
+  /// the rights of its area when it comes back.
   func with(_ rights: Rights) -> PageTableEntry {
-    if isSwapped { return self }
+    if isSpecial { return self }
     var bits =
       rights.isEmpty
       ? bits & ~Self.present | Self.heldWithoutRights : bits & ~Self.heldWithoutRights | Self.present
