@@ -49,7 +49,7 @@ public struct CellCost: Sendable {
     }
 
     mutating func perform() {
-      let page = CellScene.area.first
+      let page = CellScene.first
       for device in scene.devices {
         apply(.translate(device, TranslationRequest(tag: 1, pasid: CellScene.pasid, page: page, noWrite: false)))
       }

@@ -10,17 +10,24 @@ struct CellScene {
   let devices: [DeviceID]
 
   static let pasid: PASID = 5
-  static let area = PageRange(first: 0x200, count: 16)
+  static let first: PageNumber = 0x200
+  /// What the operation takes: a huge page where it needs one.
+  static func area(_ cell: Cell) -> PageRange {
+    switch cell.kind {
+    case .collapse, .splitPages, .retractTables: PageRange(first: first, count: Machine.hugePageCount)
+    default: PageRange(first: first, count: 16)
+    }
+  }
   /// A page that the operation does not touch.
   static let bystander: PageNumber = 0x1000
   static let destination: PageNumber = 0x2003
   /// Pages of the area that are there.
-  static func pages(_ count: UInt64) -> Range<PageNumber> { area.first..<area.first + count }
+  static func pages(_ count: UInt64) -> Range<PageNumber> { first..<first + count }
 
   static func make(_ cell: Cell, costs: CostModel, seed: UInt64) -> (CellScene, Machine) {
     var settings = Settings()
     settings.seed = seed
-    settings.frameCount = 256
+    settings.frameCount = area(cell).count > 16 ? 4096 : 256
     settings.costs = costs
     settings.kernel = cell.column
     if let order = cell.order { settings.orders = [order] }
@@ -32,7 +39,7 @@ struct CellScene {
 
   /// What is tried; nil: a page request of the second device, for a COW break by the fault handler.
   func request(_ cell: Cell) -> OperationRequest? {
-    let area = Self.area
+    let area = Self.area(cell)
     switch cell.kind {
     case .cpuAccess:
       return .cpuAccess(space, CPUAccess(cpu: 1, kind: .store, address: area.first << 12, value: 9))
@@ -54,9 +61,9 @@ struct CellScene {
       guard case .addressSpace(let space) = apply(.createAddressSpace),
         case .addressSpace(let other) = apply(.createAddressSpace)
       else { preconditionFailure("a creation answers with the address space") }
-      let area = CellScene.area
+      let area = CellScene.area(cell)
       switch (cell.kind, cell.size) {
-      case (.writeback, _): mapFile(space, area)
+      case (.writeback, _), (.retractTables, _): mapFile(space, area)
       case (_, .dirtyFile):
         map(space, PageRange(first: area.first, count: 8))
         mapFile(space, PageRange(first: area.first + 8, count: 8))
@@ -64,16 +71,17 @@ struct CellScene {
       default: map(space, area)
       }
       map(space, PageRange(first: CellScene.bystander, count: 1))
-      if cell.size == .sharedTable { map(space, PageRange(first: CellScene.area.end, count: 1)) }
+      if cell.size == .sharedTable { map(space, PageRange(first: area.end, count: 1)) }
       let pages = CellScene.pages(cell.size == .fullBatch ? 6 : 2)
       for page in pages { store(space, page, 7) }
       store(space, CellScene.bystander, 1)
       switch cell.kind {
       case .cpuAccess, .pageRequestGroup: apply(.start(.fork(space)))
       case .ksmReplacePage:
-        map(other, CellScene.area)
+        map(other, area)
         for page in pages { store(other, page, 7) }
-        for each in [space, other] { apply(.start(.range(.ksmWriteProtect, each, CellScene.area))) }
+        for each in [space, other] { apply(.start(.range(.ksmWriteProtect, each, area))) }
+      case .splitPages: apply(.start(.range(.collapse, space, area)))
       case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
       default: break
       }

@@ -58,7 +58,7 @@ public struct CellTrial {
       apply(
         .pageRequest(
           scene.devices[1],
-          PageRequest(pasid: CellScene.pasid, page: CellScene.area.first, rights: .readWrite, groupIndex: 1, last: true)
+          PageRequest(pasid: CellScene.pasid, page: CellScene.first, rights: .readWrite, groupIndex: 1, last: true)
         ))
       _ = machine.run(until: machine.time, limit: 1, into: &effects)
       tried = machine.enabledTurns().compactMap(\.operation).first
@@ -133,13 +133,13 @@ public struct CellTrial {
     apply(
       .translate(
         scene.devices[0],
-        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: CellScene.area.end - 1, noWrite: true)))
+        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: CellScene.area(cell).end - 1, noWrite: true)))
   }
 
   /// A CPU loads from the first and the last of the pages; where it faults, it waits for the locks.
   private mutating func useCPU() {
     guard usesCPU else { return }
-    for page in cell.size == .fullBatch ? [CellScene.area.first, CellScene.area.first + 5] : [CellScene.area.first] {
+    for page in cell.size == .fullBatch ? [CellScene.first, CellScene.first + 5] : [CellScene.first] {
       apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: 0, kind: .load, address: page << 12))))
       settle()
     }

@@ -153,7 +153,7 @@ public struct RandomCommands {
   }
 
   private mutating func pageSize() -> UInt8 {
-    if usesHugePages && chance(80) { return 21 }
+    if usesHugePages && chance(50) { return 21 }
     return chance(95) ? 12 : chance(90) ? 21 : 13
   }
 
@@ -239,7 +239,7 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
-    switch generator.next(below: 72) {
+    switch generator.next(below: 77) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())
     case 45: return .space(.clearSoftDirty, space)
@@ -255,6 +255,9 @@ public struct RandomCommands {
         FileMapping(pick(files), firstPage: generator.next(below: chance(95) ? 12 : 80), isShared: chance(60)))
     case 68..<70: return .range(.migrateToDevice, space, range())
     case 70..<72: return .range(.makeDeviceExclusive, space, range())
+    case 72..<74: return .range(.collapse, space, range())
+    case 74..<76: return .range(.splitPages, space, range())
+    case 76: return .range(.retractTables, space, range())
     case 66..<68: return .range(.writeback, space, range())
     case 55..<57: return .range(.madviseFree, space, range())
     case 57..<60: return .range(.reclaim, space, range())

@@ -86,6 +86,14 @@ import Testing
     Row(.writeback, .now, "SPC.IPEI", "-", true),
     Row(.migrateToDevice, .now, "SPC.IPEIPF", "R", true),
     Row(.makeDeviceExclusive, .now, "SPC.IPEI", "R", true),
+    // The small pages go as they are copied, before the huge one comes.
+    Row(.collapse, .linux2014, "SPCEIFP", "W", true),
+    Row(.collapse, .now, "SPC.IEIFP", "W", true),
+    Row(.splitPages, .linux2014, "SCEIP", "-", true),
+    Row(.splitPages, .now, "SPC.IPEI", "-", true),
+    // The page cache holds the pages still; the table is freed.
+    Row(.retractTables, .linux2014, "PCTF", "-", true),
+    Row(.retractTables, .now, "SPC.IEITF", "-", true),
     Row(.clearYoung, .linux2014, "PyI", "-"),
     Row(.clearYoung, .now, "PyI", "-"),
   ]
@@ -100,9 +108,14 @@ import Testing
 
   @Test(arguments: rows)
   func `the letters come in the column's order, and P under the column's locks`(row: Row) throws {
-    var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.kernel = row.column }
-    let area = PageRange(first: 0x100, count: 16)
-    try bench.store(space, 0x100, 3)
+    var (bench, space, device) = try Bench.shared(.invalidateRange) {
+      $0.kernel = row.column
+      $0.frameCount = 4096
+    }
+    var area = PageRange(first: 0x100, count: 16)
+    if [.collapse, .splitPages, .retractTables].contains(row.kind) { area = PageRange(first: 0x200, count: 512) }
+    if area.first != 0x100 { try bench.map(space, area.first, area.count) }
+    try bench.store(space, area.first, 3)
     let other = try bench.addressSpace()
     switch row.kind {
     case .cpuAccess: try bench.start(.fork(space))
@@ -112,13 +125,14 @@ import Testing
       try bench.start(.range(.ksmWriteProtect, space, area))
       try bench.start(.range(.ksmWriteProtect, other, area))
     case .uffdioMove: try bench.map(space, 0x2000, 16)
-    case .writeback:
-      guard case .file(let file) = try bench.apply(.createFile(pageCount: 16)) else { throw Surprise() }
+    case .splitPages: try bench.start(.range(.collapse, space, area))
+    case .writeback, .retractTables:
+      guard case .file(let file) = try bench.apply(.createFile(pageCount: area.count)) else { throw Surprise() }
       try bench.start(.munmap(space, area))
       try bench.finish([device])
       try bench.start(.mmapFile(space, area, .readWrite, FileMapping(file, isShared: true)))
       bench.settle()
-      try bench.store(space, 0x100, 3)
+      try bench.store(space, area.first, 3)
     default: break
     }
     try bench.finish([device])

@@ -9,6 +9,8 @@ struct AddressSpace {
   /// PASIDs that share the page table, in the order of their attachment.
   var bindings: [BindingID] = []
   var references = References()
+  /// The tables that are kept for the transparent huge pages, by page / 512.
+  var deposits = PageMap<FrameNumber>()
   /// Set when an exit was accepted: no further operation starts.
   var exiting = false
   /// The OOM reaper has been here: what a fault would bring back would be empty (`MMF_UNSTABLE`), so it is refused.

@@ -74,6 +74,8 @@ public struct StepJudge {
         if zaps == last {
           if cell.size == .small || cell.size == .sharedTable || zaps > 1 { index = list.firstIndex(of: .again)! }
         }
+      // Only a split finds a huge page.
+      case .nextEdge where cell.kind != .splitPages: index = list.firstIndex(of: .nextEdgeAgain)!
       case .again: index = list.firstIndex(of: .zap)! - 1
       default: perform(step)
       }
@@ -119,6 +121,23 @@ public struct StepJudge {
     case .moveEntries, .moveEntriesLocked: clear("P: moves the entry of the page")
     case .remap where cell.kind == .migrateToDevice: note("P: sets an entry that says where the page is")
     case .setNew, .setShared, .remap: replace()
+    case .invalidateHuge:
+      granted = []
+      isReduced = true
+      isGathered = true
+      note("P: the huge page's entry is not present")
+    case .markSplitting: isGathered = true
+    case .fillTable:
+      granted = .readWrite
+      isReduced = false
+      note("P: the small pages' table takes the entry's place, with the same frames")
+    case .clearTable: clear("P: clears the entry that leads to the page's table")
+    case .retractTable:
+      clear("P: clears the entry that leads to the page's table")
+      isUnlinked = true
+      // A read fault brings a page of a file back without the write right.
+      isReduced = true
+    case .setHuge: replace()
     case .setExclusive:
       // The page stays where it is, without rights for anybody else.
       isDropped = false
@@ -169,7 +188,7 @@ public struct StepJudge {
     // Another page: what the table grants from here on is legal.
     isReplaced = true
     note("P: sets the entry to another frame")
-    if !held.isEmpty { book(.splitView, "a CPU uses the new page, and the device still the old one") }
+    if !held.isEmpty && !isFreed { book(.splitView, "a CPU uses the new page, and the device still the old one") }
   }
 
   private mutating func free() {
@@ -183,7 +202,7 @@ public struct StepJudge {
     }
     // A COW break only puts its reference back: the child still holds the frame.
     let freesFrame =
-      isDropped && !isFreed && cell.kind != .cpuAccess && cell.kind != .pageRequestGroup && cell.kind != .mremap
+      isDropped && !isFreed && ![.cpuAccess, .pageRequestGroup, .mremap, .retractTables].contains(cell.kind)
     if freesFrame {
       isFreed = true
       note("F: frees the page")

@@ -53,7 +53,8 @@ public struct UserOrder: Equatable, Sendable {
     if Self.zaps.contains(kind) { mistakes += Self.mistakes(batch: batch) }
     guard mistakes.isEmpty else { throw Mistake(text: mistakes.joined(separator: "\n")) }
 
-    let first = own.firstIndex { [.start, .zap, .protect].contains($0) }!
+    let split = own.lastIndex(of: .nextEdgeAgain) ?? -1
+    let first = own.indices.first { $0 > split && [.start, .zap, .protect].contains(own[$0]) }!
     let last = own.lastIndex { [.unlock, .destroySpace].contains($0) }!
     let change = letters.firstIndex(of: "P")!
     var body: [Step] = []

@@ -126,6 +126,10 @@ extension Machine {
           encoder.put(file.isShared)
         }
       }
+      for (key, table) in space.deposits.sorted {
+        encoder.put(key.page)
+        encoder.put(table)
+      }
       encode(space.lock, &encoder)
       encoder.put(space.emptyTable.count)
       encoder.put(space.emptyTable.racyCount)

@@ -8,7 +8,7 @@ extension OperationRequest {
     (.detach, 9), (.mremap, 10), (.numaHint, 11), (.clearSoftDirty, 12), (.clearYoung, 13), (.oomReap, 14),
     (.ksmWriteProtect, 15), (.ksmReplacePage, 16), (.migratePages, 17), (.uffdioMove, 18),
     (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21), (.writeback, 23), (.migrateToDevice, 24),
-    (.makeDeviceExclusive, 25),
+    (.makeDeviceExclusive, 25), (.collapse, 26), (.splitPages, 27), (.retractTables, 28),
   ]
   /// An mmap of a file.
   private static let fileNumber: UInt64 = 22

@@ -75,7 +75,11 @@ extension OperationKind {
   /// Operations that take a range of pages and nothing else.
   public static let ofRanges: [OperationKind] = [
     .munmap, .dontNeed, .numaHint, .clearYoung, .ksmWriteProtect, .migratePages, .madviseFree, .reclaim, .writeback,
-    .migrateToDevice, .makeDeviceExclusive,
+    .migrateToDevice, .makeDeviceExclusive, .collapse, .splitPages, .retractTables,
+  ]
+  /// Operations that take no mmap lock: reclaim's, page_referenced's and khugepaged's ways to a page.
+  static let withoutMmapLock: [OperationKind] = [
+    .migratePages, .clearYoung, .reclaim, .writeback, .splitPages, .retractTables,
   ]
   /// Operations that take a range and rights.
   public static let ofRights: [OperationKind] = [.mprotect, .uffdWriteProtect]

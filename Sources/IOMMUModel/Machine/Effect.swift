@@ -159,12 +159,13 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   case pageRequestGroup
   case mremap, numaHint, clearSoftDirty, clearYoung, oomReap, ksmWriteProtect, ksmReplacePage, migratePages, uffdioMove
   case madviseFree, reclaim, uffdWriteProtect, writeback, migrateToDevice, makeDeviceExclusive
+  case collapse, splitPages, retractTables
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {
     switch self {
     case .clearYoung, .ksmWriteProtect, .ksmReplacePage, .migratePages, .uffdioMove, .reclaim, .writeback,
-      .migrateToDevice, .makeDeviceExclusive:
+      .migrateToDevice, .makeDeviceExclusive, .collapse, .splitPages, .retractTables:
       true
     default: false
     }

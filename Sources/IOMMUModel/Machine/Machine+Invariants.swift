@@ -20,6 +20,10 @@ extension Machine {
     var held = [UInt32](repeating: 0, count: memory.createdFrameCount)
     for id in spaces.ids {
       held[Int(spaces[id].root)] += 1
+      for (key, table) in spaces[id].deposits.sorted {
+        held[Int(table)] += 1
+        check(memory[table].use == .table, "the table kept for huge page \(key.page) is \(memory[table].use)")
+      }
       countHeld(spaces[id].root, walker.format.levelCount - 1, 0, .addressSpace(id), &held, &slots)
     }
     for id in domains.ids where domains[id].kind == .paging {

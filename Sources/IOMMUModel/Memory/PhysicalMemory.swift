@@ -54,9 +54,11 @@ public struct PhysicalMemory {
     let head: FrameNumber
     if let index = freeBlocks.lastIndex(where: { frames[Int($0)].blockLog2 == blockLog2 }) {
       head = freeBlocks.remove(at: index)
+    } else if case let aligned = (frames.count + size - 1) / size * size, aligned + size > Int(frameCount) {
+      guard let merged = mergeFree(size) else { return nil }
+      head = merged
     } else {
       let aligned = (frames.count + size - 1) / size * size
-      guard aligned + size <= Int(frameCount) else { return nil }
       while frames.count < aligned {
         free.append(FrameNumber(frames.count))
         frames.append(Frame())
@@ -67,6 +69,34 @@ public struct PhysicalMemory {
     for frame in head + 1..<head + FrameNumber(size) { begin(frame, .hugeTail, blockLog2: 0) }
     begin(head, .data, blockLog2: blockLog2)
     return head
+  }
+
+  /// Makes a block of single free frames that lie side by side. They get one generation, so that a translation of the
+  /// whole remembers that of every part.
+  private mutating func mergeFree(_ size: Int) -> FrameNumber? {
+    for base in stride(from: size, through: frames.count - size, by: size) {
+      let range = base..<base + size
+      guard range.allSatisfy({ frames[$0].use == .free && frames[$0].blockLog2 == 0 }),
+        !freeBlocks.contains(where: { Int($0) <= base && base < Int($0) + 1 << Int(frames[Int($0)].blockLog2) })
+      else { continue }
+      free.removeAll { range.contains(Int($0)) }
+      let generation = range.map { frames[$0].generation }.max()!
+      for index in range { frames[index].generation = generation }
+      return FrameNumber(base)
+    }
+    return nil
+  }
+
+  /// Takes a block with one holder apart: each frame is then held once.
+  mutating func splitBlock(_ head: FrameNumber) {
+    let index = Int(head)
+    precondition(frames[index].references == 1, "a block with one holder is split")
+    let size = 1 << Int(frames[index].blockLog2)
+    frames[index].blockLog2 = 0
+    for tail in index + 1..<index + size {
+      frames[tail].use = .data
+      frames[tail].references = 1
+    }
   }
 
   /// Adds a holder to a live frame.

@@ -63,6 +63,7 @@ extension Machine {
       if entry.bits != 0 {
         let page = position.first(of: operation.cursor)
         memory.store(position.table, index, 0)
+        if position.level == 1 { moveDeposit(page, to: destination(of: page, operation), operation.space!) }
         if entry.holdsFrame { moveReference(page, position.level, entry, &operation) }
         memory.store(
           table, walker.format.index(destination(of: page, operation), level: position.level), entry.bits)

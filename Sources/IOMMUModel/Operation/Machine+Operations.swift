@@ -335,7 +335,7 @@ extension Machine {
   @inline(__always)
   func worksWithoutLock(_ id: OperationID) -> Bool {
     guard let kind = kind(id) else { return false }
-    return kind == .migratePages || kind == .clearYoung || kind == .reclaim || kind == .writeback
+    return OperationKind.withoutMmapLock.contains(kind)
   }
 
   @inline(__always)

@@ -58,6 +58,7 @@ extension Machine {
         if keepDirty(entry, entry.leafFrame(level: position.level)) { operation.forcesFlush = true }
         drop(page, position.level, entry.leafFrame(level: position.level), &operation)
         operation.gathered.append(entry.leafFrame(level: position.level))
+        if position.level == 1 { releaseDeposit(page, operation) }
         operation.gather(PageRange(first: page, count: position.span))
         count += 1
       }

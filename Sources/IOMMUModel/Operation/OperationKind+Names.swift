@@ -29,6 +29,9 @@ extension OperationKind {
     case .writeback: "writeback"
     case .migrateToDevice: "migrate-to-device"
     case .makeDeviceExclusive: "make-device-exclusive"
+    case .collapse: "collapse"
+    case .splitPages: "split-pages"
+    case .retractTables: "retract-tables"
     }
   }
 
@@ -62,6 +65,9 @@ extension OperationKind {
     case .writeback: "writeback"
     case .migrateToDevice: "migration to a device"
     case .makeDeviceExclusive: "device-exclusive access"
+    case .collapse: "THP collapse"
+    case .splitPages: "THP split"
+    case .retractTables: "file collapse (retract)"
     }
   }
 }

@@ -71,6 +71,19 @@ enum Step: UInt8, CaseIterable {
   case unlockAgain
   case respond
 
+  // Huge pages. `nextEdge` and `nextBlock` go on behind their `…Again` when there is none.
+  case nextEdge, nextEdgeAgain, nextBlock, nextBlockAgain
+  case lockBlock
+  /// A split of 2014: nothing changes yet, and C covers the huge page.
+  case markSplitting
+  /// P of a split: the entry is not present; the small pages' table takes its place.
+  case invalidateHuge, fillTable
+  /// P of a collapse: the small pages' table goes; the huge page comes.
+  case clearTable, setHuge
+  case copyBlock
+  /// P of a file collapse: a page table goes with all that it maps.
+  case retractTable
+
   // Operations on one page after the other. `nextPage` goes on behind `nextPageAgain` when there is none.
   case nextPage, nextPageAgain
   /// The locks of the page's table and of the table that it will move to, both or none.

@@ -42,22 +42,28 @@ struct StepLists {
       return [.lockWrite, .insertArea, .unlock, .done]
     case .munmap:
       // do_munmap: areas leave first; since 4.20 the rest runs under the lock for read.
-      let begin: [Step] = [.lockWrite, .checkBlocks, .detachAreas]
+      let begin = [.lockWrite, .checkBlocks] + splitEdges(column) + [.detachAreas]
       return begin + (column == .now ? [.downgrade] : []) + unmapRegion + [.unlock, .done]
     case .dontNeed:
-      return [.lockRead, .checkBlocks, .start, .hold, .zap] + batch + [.end] + finish + [.unlock, .done]
+      return [.lockRead, .checkBlocks] + splitEdges(column) + [.start, .hold, .zap] + batch + [.end] + finish + [
+        .unlock, .done,
+      ]
     case .mprotect:
-      return [.lockWrite, .checkBlocks, .changeAreas] + changeProtection(column) + [.unlock, .done]
+      return [.lockWrite, .checkBlocks] + splitEdges(column) + [.changeAreas] + changeProtection(column) + [
+        .unlock, .done,
+      ]
     case .numaHint:
-      return [.lockRead] + changeProtection(column) + [.unlock, .done]
+      return [.lockRead] + splitEdges(column) + changeProtection(column) + [.unlock, .done]
     case .clearSoftDirty:
       return [column == .now ? .lockWrite : .lockRead] + changeProtection(column) + [.unlock, .done]
     case .mremap:
-      return [.lockWrite, .checkBlocks, .insertMovedArea, .start, .hold] + movePageTables(column)
+      return [.lockWrite, .checkBlocks] + splitEdges(column) + [.insertMovedArea, .start, .hold]
+        + movePageTables(column)
         + [.detachAreas, .beginGather] + unmapRegion + [.unlock, .done]
     case .fork:
       return [
         .lockWrite, .createChild,
+      ] + splitEdges(column) + [
         .nextArea, .start, .hold, .copyEntries, .end, .nextAreaAgain,
         .cpuFlush,
       ] + (column == .now ? [.flushSite] : []) + [.unlock, .done]
@@ -78,11 +84,17 @@ struct StepLists {
       ]
     case .uffdWriteProtect:
       guard column == .now else { return [] }
-      return [.lockRead] + changeProtection(column) + [.unlock, .done]
+      return [.lockRead] + splitEdges(column) + changeProtection(column) + [.unlock, .done]
     case .reclaim:
       return reclaim(column)
     case .writeback:
       return writeback(column)
+    case .collapse:
+      return collapse(column)
+    case .splitPages:
+      return splitEdges(column) + [.done]
+    case .retractTables:
+      return retractTables(column)
     case .migrateToDevice:
       // migrate_vma: setup, the driver's copy, finalize.
       guard column == .now else { return [] }
@@ -160,6 +172,40 @@ struct StepLists {
       [
         .nextPage, .start, .hold, .lockTable, .clearPage, .flushSiteWhole, .setSwap, .unlockTable, .end, .nextPageAgain,
         .cpuFlush, .writeOut, .free, .nextBatch, .done,
+      ]
+    }
+  }
+
+  /// Splits each huge page that the operation asks for. 2014 flushes before the table comes (`split_huge_page`), now
+  /// between the two changes of the entry (`__split_huge_pmd`).
+  private static func splitEdges(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014:
+      [
+        .nextEdge, .start, .hold, .markSplitting, .cpuFlush, .end, .lockTable, .fillTable, .unlockTable, .nextEdgeAgain,
+      ]
+    case .now:
+      [
+        .nextEdge, .start, .hold, .lockTable, .invalidateHuge, .cpuFlush, .flushSite, .fillTable, .unlockTable, .end,
+        .nextEdgeAgain,
+      ]
+    }
+  }
+
+  /// collapse_huge_page, with the mmap lock for write. The small pages go as they are copied.
+  private static func collapse(_ column: KernelColumn) -> [Step] {
+    [.lockWrite, .nextBlock, .start, .hold, .lockBlock, .clearTable, .cpuFlush] + (column == .now ? [.flushSite] : [])
+      + [.end, .copyBlock, .free, .setHuge, .unlockTable, .nextBlockAgain, .unlock, .done]
+  }
+
+  /// retract_page_tables. Until December 2022 without S, I and E (CVE-2022-48991).
+  private static func retractTables(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014: [.nextBlock, .lockBlock, .retractTable, .cpuFlush, .unlockTable, .free, .nextBlockAgain, .done]
+    case .now:
+      [
+        .nextBlock, .start, .hold, .lockBlock, .retractTable, .cpuFlush, .flushSite, .unlockTable, .end, .free,
+        .nextBlockAgain, .done,
       ]
     }
   }

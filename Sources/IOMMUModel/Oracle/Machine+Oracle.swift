@@ -43,11 +43,17 @@ extension Machine {
     let reference = references.find(first, level: grant.level)
     let by = reference?.by ?? .none
     if grant.throughFreedTable { return found(.staleWalk, dropped: by) }
-    let life = memory.generation(grant.frame)
+    let life = memory.generation(frame)
     if life != grant.generation || memory.isFree(frame) { return found(.staleDMA, dropped: by) }
     if let reference, reference.held, reference.frame == grant.frame {
       if !request.write || reference.rights.contains(.write) { return nil }
       return isInProgress(target, first, grant) ? nil : found(.writeAfterProtect, dropped: by)
+    }
+    // A huge page that was split since: its parts are held one by one.
+    if grant.level > 0,
+      let part = references.find(first + UInt64(frame - grant.frame), level: 0), part.held, part.frame == frame
+    {
+      return !request.write || part.rights.contains(.write) ? nil : found(.writeAfterProtect, dropped: part.by)
     }
     if let reference, reference.held, reference.replacedFrame == grant.frame,
       reference.replacedGeneration == grant.generation, reference.usedByCPU

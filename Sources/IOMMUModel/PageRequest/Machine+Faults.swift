@@ -97,14 +97,18 @@ extension Machine {
       area.rights.isSuperset(of: operation.fault.wanted),
       !operation.fault.wanted.isEmpty
     else { return settleFault(.denied, &operation, &effects) }
-    guard let table = makeTables(spaces[space].root, page, level: area.level) else {
-      return settleFault(.outOfMemory, &operation, &effects)
+    var (position, entry) = locate(spaces[space].root, page)
+    // Above the area's level stands a transparent huge page, or a table is missing.
+    if position.level > area.level && entry.bits == 0 {
+      guard let table = makeTables(spaces[space].root, page, level: area.level) else {
+        return settleFault(.outOfMemory, &operation, &effects)
+      }
+      position = EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level)
     }
-    if tableLocks.isHeld(table, byOtherThan: operation.id) {
-      tableLocks.wait(operation.id, for: table)
+    if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
+      tableLocks.wait(operation.id, for: position.table)
       return .blocked
     }
-    let position = EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level)
     if waitsForMigration(position, page, operation.id) { return .blocked }
     if let frame = lockedFilePage(position, page, area, operation) {
       pageLocks.wait(operation.id, for: frame)
