@@ -18,6 +18,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   case pasidNotAttached, pasidUnsupported, ridTaken, atsDisabled, priDisabled, priEnabled, allocationTooLarge
   case groupIndexOutOfRange, domainInUse, wrongDomainKind, addressSpaceExiting, detachInProgress, cpuOutOfRange
   case retriesLeft, outOfFrames, limitReached, notInThisKernel, overlapsSource
+  case unknownFile, fileInUse, outsideFile
 
   /// The name on the wire.
   public var name: StaticString {
@@ -84,6 +85,9 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .limitReached: "LIMIT_REACHED"
     case .notInThisKernel: "NOT_IN_THIS_KERNEL"
     case .overlapsSource: "OVERLAPS_SOURCE"
+    case .unknownFile: "UNKNOWN_FILE"
+    case .fileInUse: "FILE_IN_USE"
+    case .outsideFile: "OUTSIDE_FILE"
     }
   }
 

@@ -30,6 +30,17 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
   case ksmReplacePage
   case migratePages
   case uffdioMove
+  case madviseFree
+  case reclaimPages
+  case writebackPages
+  case migrateToDevice
+  case makeDeviceExclusive
+  case madviseCollapse
+  case splitPages
+  case retractTables
+  case uffdWriteProtect
+  case createFile
+  case deleteFile
   case load
   case store
   case touch
@@ -113,6 +124,17 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .ksmReplacePage: .init("AddressSpaceService", "KsmReplacePage", .unary)
     case .migratePages: .init("AddressSpaceService", "MigratePages", .unary)
     case .uffdioMove: .init("AddressSpaceService", "UffdioMove", .unary)
+    case .madviseFree: .init("AddressSpaceService", "MadviseFree", .unary)
+    case .reclaimPages: .init("AddressSpaceService", "ReclaimPages", .unary)
+    case .writebackPages: .init("AddressSpaceService", "WritebackPages", .unary)
+    case .migrateToDevice: .init("AddressSpaceService", "MigrateToDevice", .unary)
+    case .makeDeviceExclusive: .init("AddressSpaceService", "MakeDeviceExclusive", .unary)
+    case .madviseCollapse: .init("AddressSpaceService", "MadviseCollapse", .unary)
+    case .splitPages: .init("AddressSpaceService", "SplitPages", .unary)
+    case .retractTables: .init("AddressSpaceService", "RetractTables", .unary)
+    case .uffdWriteProtect: .init("AddressSpaceService", "UffdWriteProtect", .unary)
+    case .createFile: .init("AddressSpaceService", "CreateFile", .unary)
+    case .deleteFile: .init("AddressSpaceService", "DeleteFile", .unary)
     case .load: .init("AddressSpaceService", "Load", .unary)
     case .store: .init("AddressSpaceService", "Store", .unary)
     case .touch: .init("AddressSpaceService", "Touch", .unary)

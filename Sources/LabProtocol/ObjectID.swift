@@ -5,7 +5,7 @@
 public enum ObjectID {
   /// What an id names.
   public enum Kind: Sendable {
-    case machine, addressSpace, domain, device, operation
+    case machine, addressSpace, domain, device, operation, file
     @inlinable var prefix: StaticString {
       switch self {
       case .machine: "m-"
@@ -13,12 +13,13 @@ public enum ObjectID {
       case .domain: "dom-"
       case .device: "d-"
       case .operation: "op-"
+      case .file: "f-"
       }
     }
     @inlinable var digitCount: Int {
       switch self {
       case .machine: 32
-      case .addressSpace, .domain, .device: 8
+      case .addressSpace, .domain, .device, .file: 8
       case .operation: 16
       }
     }

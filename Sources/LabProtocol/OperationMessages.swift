@@ -40,6 +40,15 @@ extension LabMmapRequest: RangeRequest {}
 extension LabMprotectRequest: RangeRequest {}
 extension LabMunmapRequest: RangeRequest {}
 extension LabNumaHintRequest: RangeRequest {}
+extension LabMadviseFreeRequest: RangeRequest {}
+extension LabReclaimPagesRequest: RangeRequest {}
+extension LabWritebackPagesRequest: RangeRequest {}
+extension LabMigrateToDeviceRequest: RangeRequest {}
+extension LabMakeDeviceExclusiveRequest: RangeRequest {}
+extension LabMadviseCollapseRequest: RangeRequest {}
+extension LabSplitPagesRequest: RangeRequest {}
+extension LabRetractTablesRequest: RangeRequest {}
+extension LabUffdWriteProtectRequest: RangeRequest {}
 
 extension LabMremapRequest: MoveRequest {}
 extension LabUffdioMoveRequest: MoveRequest {}
@@ -58,6 +67,15 @@ extension LabMprotectResponse: OperationResponse {}
 extension LabMremapResponse: OperationResponse {}
 extension LabMunmapResponse: OperationResponse {}
 extension LabNumaHintResponse: OperationResponse {}
+extension LabMadviseFreeResponse: OperationResponse {}
+extension LabReclaimPagesResponse: OperationResponse {}
+extension LabWritebackPagesResponse: OperationResponse {}
+extension LabMigrateToDeviceResponse: OperationResponse {}
+extension LabMakeDeviceExclusiveResponse: OperationResponse {}
+extension LabMadviseCollapseResponse: OperationResponse {}
+extension LabSplitPagesResponse: OperationResponse {}
+extension LabRetractTablesResponse: OperationResponse {}
+extension LabUffdWriteProtectResponse: OperationResponse {}
 extension LabOomReapResponse: OperationResponse {}
 extension LabStoreResponse: OperationResponse {}
 extension LabTouchResponse: OperationResponse {}
@@ -83,6 +101,15 @@ extension LabMethod {
     case .mremap: LabMremapResponse.self
     case .munmap: LabMunmapResponse.self
     case .numaHint: LabNumaHintResponse.self
+    case .madviseFree: LabMadviseFreeResponse.self
+    case .reclaimPages: LabReclaimPagesResponse.self
+    case .writebackPages: LabWritebackPagesResponse.self
+    case .migrateToDevice: LabMigrateToDeviceResponse.self
+    case .makeDeviceExclusive: LabMakeDeviceExclusiveResponse.self
+    case .madviseCollapse: LabMadviseCollapseResponse.self
+    case .splitPages: LabSplitPagesResponse.self
+    case .retractTables: LabRetractTablesResponse.self
+    case .uffdWriteProtect: LabUffdWriteProtectResponse.self
     case .oomReap: LabOomReapResponse.self
     case .store: LabStoreResponse.self
     case .touch: LabTouchResponse.self

@@ -23,6 +23,7 @@ enum CallError: Error {
     case .addressSpace: .refusal(Refusal(.unknownAddressSpace, .addressSpace))
     case .domain: .refusal(Refusal(.unknownDomain, .domain))
     case .device: .refusal(Refusal(.unknownDevice, .device))
+    case .file: .refusal(Refusal(.unknownFile, .file))
     }
   }
 

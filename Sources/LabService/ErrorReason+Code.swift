@@ -13,14 +13,15 @@ extension ErrorReason {
       .helloExpected, .helloRepeated, .emptyRange, .misaligned, .noRights, .pasidOutOfRange, .groupIndexOutOfRange,
       .cpuOutOfRange, .allocationTooLarge, .timeInThePast:
       .invalidArgument
-    case .rangeOutsideAddressSpace: .outOfRange
-    case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .machineDeleted:
+    case .rangeOutsideAddressSpace, .outsideFile: .outOfRange
+    case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .unknownFile,
+      .machineDeleted:
       .notFound
     case .requestIDInUse, .overlapsArea, .overlapsMapping, .pasidTaken, .ridTaken, .priEnabled, .streamTaken:
       .alreadyExists
     case .notManual, .notRecording, .noAreaInRange, .splitsHugePage, .notMapped, .pasidNotAttached, .pasidUnsupported,
       .atsDisabled, .priDisabled, .domainInUse, .wrongDomainKind, .addressSpaceExiting, .detachInProgress, .retriesLeft,
-      .notInThisKernel:
+      .notInThisKernel, .fileInUse:
       .failedPrecondition
     case .limitReached, .outOfFrames, .tooManyWaitingCalls, .slowReader: .resourceExhausted
     case .deviceRemoved: .aborted
@@ -74,6 +75,10 @@ extension Refusal {
     case .notInThisKernel:
       (.notInThisKernel, "the machine's kernel has no such operation; create the machine with kernel KERNEL_NOW")
     case .overlapsSource: (.overlapsSource, "the range and its destination overlap; choose another destination")
+    case .unknownFile: (.unknownFile, "the machine has no file of this id; it may have been deleted")
+    case .fileInUse:
+      (.fileInUse, "an area maps the file, or a page of it is being written; unmap it, or try again when that is done")
+    case .outsideFile: (.outsideFile, "the area leaves the file, which has \(Hex.string(figure)) bytes")
     case .limitReached: (.limitReached, "the limit of \(figure) is reached; free some, or raise the machine's limits")
     }
   }
@@ -88,7 +93,7 @@ extension Refusal {
       (.byteCount, "byteCount"), (.rights, "read"), (.rights, "write"), (.pasid, "pasid"), (.rid, "rid"),
       (.allocation, "allocation"), (.groupIndex, "groupIndex"), (.pageSize, "pageSize"), (.cpu, "cpu"),
       (.source, "source"), (.destination, "destination"), (.keeper, "keeper"),
-      (.keeperAddress, "keeperAddress"),
+      (.keeperAddress, "keeperAddress"), (.file, "file"), (.fileOffset, "fileOffset"),
     ]
     return names.filter { fields.contains($0.0) }.map(\.1)
   }

@@ -69,6 +69,17 @@ extension Shard {
     case .ksmReplacePage: on(LabKsmReplacePageRequest.self, caller, bytes, ksmReplacePage)
     case .migratePages: onRange(LabMigratePagesRequest.self, .migratePages, caller, bytes)
     case .uffdioMove: onMove(LabUffdioMoveRequest.self, .uffdioMove, caller, bytes)
+    case .madviseFree: onRange(LabMadviseFreeRequest.self, .madviseFree, caller, bytes)
+    case .reclaimPages: onRange(LabReclaimPagesRequest.self, .reclaim, caller, bytes)
+    case .writebackPages: onRange(LabWritebackPagesRequest.self, .writeback, caller, bytes)
+    case .migrateToDevice: onRange(LabMigrateToDeviceRequest.self, .migrateToDevice, caller, bytes)
+    case .makeDeviceExclusive: onRange(LabMakeDeviceExclusiveRequest.self, .makeDeviceExclusive, caller, bytes)
+    case .madviseCollapse: onRange(LabMadviseCollapseRequest.self, .collapse, caller, bytes)
+    case .splitPages: onRange(LabSplitPagesRequest.self, .splitPages, caller, bytes)
+    case .retractTables: onRange(LabRetractTablesRequest.self, .retractTables, caller, bytes)
+    case .uffdWriteProtect: on(LabUffdWriteProtectRequest.self, caller, bytes, uffdWriteProtect)
+    case .createFile: on(LabCreateFileRequest.self, caller, bytes, createFile)
+    case .deleteFile: on(LabDeleteFileRequest.self, caller, bytes, deleteFile)
     case .load: on(LabLoadRequest.self, caller, bytes, load)
     case .store: on(LabStoreRequest.self, caller, bytes, store)
     case .touch: on(LabTouchRequest.self, caller, bytes, touch)
@@ -183,6 +194,17 @@ extension LabKsmWriteProtectRequest: MutationRequest {}
 extension LabKsmReplacePageRequest: MutationRequest {}
 extension LabMigratePagesRequest: MutationRequest {}
 extension LabUffdioMoveRequest: MutationRequest {}
+extension LabMadviseFreeRequest: MutationRequest {}
+extension LabReclaimPagesRequest: MutationRequest {}
+extension LabWritebackPagesRequest: MutationRequest {}
+extension LabMigrateToDeviceRequest: MutationRequest {}
+extension LabMakeDeviceExclusiveRequest: MutationRequest {}
+extension LabMadviseCollapseRequest: MutationRequest {}
+extension LabSplitPagesRequest: MutationRequest {}
+extension LabRetractTablesRequest: MutationRequest {}
+extension LabUffdWriteProtectRequest: MutationRequest {}
+extension LabCreateFileRequest: MutationRequest {}
+extension LabDeleteFileRequest: MutationRequest {}
 extension LabLoadRequest: MutationRequest {}
 extension LabStoreRequest: MutationRequest {}
 extension LabTouchRequest: MutationRequest {}

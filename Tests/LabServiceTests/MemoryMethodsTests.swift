@@ -104,6 +104,107 @@ import Testing
     }
   }
 
+  @Test("pages leave memory by reclaim, come back from the swap device and from files, and are given up or protected")
+  func storage() async throws {
+    try await Lab.run { lab in
+      let bench = try bench(lab, .now)
+      try store(bench, base, 5)
+      try store(bench, base + 0x1000, 6)
+      #expect(try operation(bench, .reclaimPages, range).pageCount == 2)
+      #expect(try operation(bench, .reclaimPages, range).status == .busy)
+      #expect(try bench.load(base + 0x1000) == "0x6")
+      #expect(try operation(bench, .uffdWriteProtect, range + ",\"protect\":true").status == .success)
+      let refused = "\"address\":\"\(Hex.string(base))\",\"value\":\"0x1\""
+      #expect(try operation(bench, .store, refused).status == .accessDenied)
+      #expect(try operation(bench, .uffdWriteProtect, range).status == .success)
+      #expect(try operation(bench, .store, refused).status == .success)
+      #expect(try operation(bench, .madviseFree, range).status == .success)
+      #expect(try operation(bench, .reclaimPages, range).pageCount == 2)
+      #expect(try bench.load() == "0x0")
+
+      for method in [LabMethod.migrateToDevice, .makeDeviceExclusive] {
+        try store(bench, base, 7)
+        #expect(
+          try operation(bench, method, "\"address\":\"\(Hex.string(base))\",\"byteCount\":\"0x1000\"").pageCount == 1)
+        #expect(try bench.load() == "0x7")
+      }
+
+      let created: LabCreateFileResponse = try bench.client.call(
+        .createFile,
+        LabCreateFileRequest.with {
+          $0.machine = bench.machine
+          $0.byteCount = "0x200000"
+        })
+      let place = "\"address\":\"0x40000000\",\"byteCount\":\"0x200000\""
+      let mapping = ",\"read\":true,\"write\":true,\"file\":\"\(created.file)\",\"shared\":true"
+      #expect(try operation(bench, .mmap, place + mapping).status == .success)
+      try store(bench, 0x4000_1000, 8)
+      #expect(try operation(bench, .writebackPages, place).pageCount == 1)
+      #expect(try operation(bench, .retractTables, place).pageCount == 512)
+      try store(bench, 0x4000_1000, 9)
+      #expect(try operation(bench, .reclaimPages, place).pageCount == 1)
+      #expect(try bench.load(0x4000_1000) == "0x9")
+      let named = "{\"machine\":\"\(bench.machine)\",\"file\":\"\(created.file)\"}"
+      #expect(try bench.client.failure(.deleteFile, named).reason == "FILE_IN_USE")
+      #expect(try operation(bench, .munmap, place).status == .success)
+      #expect(try bench.client.rpc.call(LabMethod.deleteFile.path, json: named).failure == nil)
+      #expect(try bench.client.failure(.deleteFile, named).reason == "UNKNOWN_FILE")
+    }
+  }
+
+  @Test(
+    "a collapse makes a huge page, a split takes it apart, and the data stays", arguments: [LabKernel.kernel2014, .now])
+  func hugePages(kernel: LabKernel) async throws {
+    try await Lab.run { lab in
+      let bench = try bench(lab, kernel)
+      let place = "\"address\":\"0x40000000\",\"byteCount\":\"0x400000\""
+      #expect(try operation(bench, .mmap, place + ",\"read\":true,\"write\":true").status == .success)
+      try store(bench, 0x4000_1000, 8)
+      #expect(try operation(bench, .madviseCollapse, place).pageCount == 512)
+      #expect(try bench.load(0x4000_1000) == "0x8")
+      #expect(try operation(bench, .splitPages, place).pageCount == 512)
+      #expect(try bench.load(0x4000_1000) == "0x8")
+      #expect(try operation(bench, .splitPages, place).status == .busy)
+    }
+  }
+
+  @Test("what is wrong with a file or its mapping is named, and nothing has changed")
+  func fileRefusals() async throws {
+    try await Lab.run { lab in
+      let bench = try bench(lab, .now)
+      let created: LabCreateFileResponse = try bench.client.call(
+        .createFile,
+        LabCreateFileRequest.with {
+          $0.machine = bench.machine
+          $0.byteCount = "0x3000"
+        })
+      let before = try bench.stateHash()
+      let file = "\"file\":\"\(created.file)\""
+      let area = "\"address\":\"0x40000000\",\"byteCount\":\"0x2000\",\"read\":true"
+      let cases: [(LabMethod, String, String, [String])] = [
+        (.createFile, "\"byteCount\":\"0x0\"", "EMPTY_RANGE", ["byteCount"]),
+        (.createFile, "\"byteCount\":\"0x1001\"", "MISALIGNED", ["byteCount"]),
+        (.createFile, "\"byteCount\":\"0x7fffffffffff000\"", "LIMIT_REACHED", ["byteCount"]),
+        (.createFile, "", "MISSING_FIELD", ["byteCount"]),
+        (.deleteFile, "\"file\":\"f-00090009\"", "UNKNOWN_FILE", ["file"]),
+        (.deleteFile, "", "MISSING_FIELD", ["file"]),
+        (.mmap, area + ",\"file\":\"f-00090009\"", "UNKNOWN_FILE", ["file"]),
+        (.mmap, area + ",\(file),\"fileOffset\":\"0x2000\"", "OUTSIDE_FILE", ["byteCount", "fileOffset"]),
+        (.mmap, area + ",\(file),\"fileOffset\":\"0x1\"", "MISALIGNED", ["fileOffset"]),
+        (.mmap, area + ",\(file),\"pageSize\":\"0x200000\"", "BAD_VALUE", ["pageSize"]),
+        (.mmap, area + ",\"shared\":true", "BAD_VALUE", ["shared"]),
+        (.mmap, area + ",\"fileOffset\":\"0x0\"", "BAD_VALUE", ["fileOffset"]),
+      ]
+      for (method, rest, reason, fields) in cases {
+        let space = method == .mmap ? "\"addressSpace\":\"\(bench.space)\"," : ""
+        let json = "{\(space)\"machine\":\"\(bench.machine)\"\(rest.isEmpty ? "" : ",")\(rest)}"
+        let failure = try bench.client.failure(method, json)
+        #expect(failure.reason == reason && failure.fields == fields, "\(method) \(rest): \(failure)")
+        #expect(try bench.stateHash() == before)
+      }
+    }
+  }
+
   @Test("an order of letters goes into a machine by its settings, and comes back from them")
   func orders() async throws {
     try await Lab.run { lab in

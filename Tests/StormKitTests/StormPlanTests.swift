@@ -20,7 +20,9 @@ import Testing
   @Test func `All operations means all that the kernel has`() {
     var plan = StormPlan()
     plan.mix = .all
-    let today: [MutatorStep.Kind] = [.reap, .userfaultMove]
+    let today: [MutatorStep.Kind] = [
+      .reap, .userfaultMove, .madviseFree, .deviceMigrate, .deviceExclusive, .userfaultProtect,
+    ]
     for isKernelOfNow in [false, true] {
       plan.isKernelOfNow = isKernelOfNow
       let steps = (0..<plan.addressSpaces).flatMap { plan.operations($0).steps }

@@ -89,6 +89,15 @@ public nonisolated struct LabMmapRequest: Sendable {
   /// Hex byte count of a page: 0x1000, 0x200000 or 0x40000000; absent: 0x1000. Larger ones behave as hugetlb does.
   public var pageSize: String = String()
 
+  /// A file, instead of anonymous memory; its pages have 0x1000 bytes.
+  public var file: String = String()
+
+  /// Hex, a multiple of 4 KiB: where in the file the area begins. Absent: 0x0.
+  public var fileOffset: String = String()
+
+  /// MAP_SHARED: writes go to the file. Otherwise a page that is written to becomes the address space's own.
+  public var shared: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -426,28 +435,19 @@ public nonisolated struct LabMremapResponse: Sendable {
   fileprivate var _operation: LabOperation? = nil
 }
 
-/// Asks for hinting faults.
-public nonisolated struct LabNumaHintRequest: Sendable {
+/// Asks for a file.
+public nonisolated struct LabCreateFileRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
+  /// Chosen by the caller; a repeat gets the first answer.
   public var requestID: String = String()
 
   /// Its id.
   public var machine: String = String()
 
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
+  /// Hex length, a multiple of 4 KiB; at most the machine's memory.
   public var byteCount: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -455,388 +455,49 @@ public nonisolated struct LabNumaHintRequest: Sendable {
   public init() {}
 }
 
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabNumaHintResponse: Sendable {
+/// The new file.
+public nonisolated struct LabCreateFileResponse: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
+  /// Its id.
+  public var file: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
 }
 
-/// Asks for a soft-dirty clear.
-public nonisolated struct LabClearSoftDirtyRequest: Sendable {
+/// Asks for a file to go.
+public nonisolated struct LabDeleteFileRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
+  /// Chosen by the caller; a repeat gets the first answer.
   public var requestID: String = String()
 
   /// Its id.
   public var machine: String = String()
 
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
+  /// The file.
+  public var file: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabClearSoftDirtyResponse: Sendable {
+/// It is gone.
+public nonisolated struct LabDeleteFileResponse: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for Accessed bits to be cleared.
-public nonisolated struct LabClearYoungRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
-  public var byteCount: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabClearYoungResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for the OOM reaper.
-public nonisolated struct LabOomReapRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabOomReapResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for write protection.
-public nonisolated struct LabKsmWriteProtectRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
-  public var byteCount: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabKsmWriteProtectResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for equal pages to be merged.
-public nonisolated struct LabKsmReplacePageRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
-  public var byteCount: String = String()
-
-  /// The address space whose pages are kept.
-  public var keeper: String = String()
-
-  /// Hex address of the first of them, 4 KiB-aligned.
-  public var keeperAddress: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabKsmReplacePageResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for a migration.
-public nonisolated struct LabMigratePagesRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
-  public var byteCount: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabMigratePagesResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
-}
-
-/// Asks for pages to be moved.
-public nonisolated struct LabUffdioMoveRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// Chosen by the caller; a repeat gets the first answer, or waits for the operation that the first call started.
-  public var requestID: String = String()
-
-  /// Its id.
-  public var machine: String = String()
-
-  /// Answer at once, with the operation still running; `GetOperation` gives its outcome.
-  public var startOnly: Bool = false
-
-  /// The address space.
-  public var addressSpace: String = String()
-
-  /// Hex address of the first byte, 4 KiB-aligned.
-  public var address: String = String()
-
-  /// Hex, a multiple of 4 KiB.
-  public var byteCount: String = String()
-
-  /// Hex address of the first byte of where the pages go, 4 KiB-aligned.
-  public var destination: String = String()
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-/// The operation, over unless `start_only` was set.
-public nonisolated struct LabUffdioMoveResponse: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// How it went.
-  public var operation: LabOperation {
-    get {_operation ?? LabOperation()}
-    set {_operation = newValue}
-  }
-  /// Returns true if `operation` has been explicitly set.
-  public var hasOperation: Bool {self._operation != nil}
-  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
-  public mutating func clearOperation() {self._operation = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _operation: LabOperation? = nil
 }
 
 /// Asks for a load.
@@ -1139,7 +800,7 @@ nonisolated extension LabCreateAddressSpaceResponse: SwiftProtobuf.Message, Swif
 
 nonisolated extension LabMmapRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MmapRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0\u{1}read\0\u{1}write\0\u{3}page_size\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0\u{1}read\0\u{1}write\0\u{3}page_size\0\u{1}file\0\u{3}file_offset\0\u{1}shared\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1156,6 +817,9 @@ nonisolated extension LabMmapRequest: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 7: try { try decoder.decodeSingularBoolField(value: &self.read) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.write) }()
       case 9: try { try decoder.decodeSingularStringField(value: &self.pageSize) }()
+      case 10: try { try decoder.decodeSingularStringField(value: &self.file) }()
+      case 11: try { try decoder.decodeSingularStringField(value: &self.fileOffset) }()
+      case 12: try { try decoder.decodeSingularBoolField(value: &self.shared) }()
       default: break
       }
     }
@@ -1189,6 +853,15 @@ nonisolated extension LabMmapRequest: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if !self.pageSize.isEmpty {
       try visitor.visitSingularStringField(value: self.pageSize, fieldNumber: 9)
     }
+    if !self.file.isEmpty {
+      try visitor.visitSingularStringField(value: self.file, fieldNumber: 10)
+    }
+    if !self.fileOffset.isEmpty {
+      try visitor.visitSingularStringField(value: self.fileOffset, fieldNumber: 11)
+    }
+    if self.shared != false {
+      try visitor.visitSingularBoolField(value: self.shared, fieldNumber: 12)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1202,6 +875,9 @@ nonisolated extension LabMmapRequest: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.read != rhs.read {return false}
     if lhs.write != rhs.write {return false}
     if lhs.pageSize != rhs.pageSize {return false}
+    if lhs.file != rhs.file {return false}
+    if lhs.fileOffset != rhs.fileOffset {return false}
+    if lhs.shared != rhs.shared {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1770,9 +1446,9 @@ nonisolated extension LabMremapResponse: SwiftProtobuf.Message, SwiftProtobuf._M
   }
 }
 
-nonisolated extension LabNumaHintRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".NumaHintRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0")
+nonisolated extension LabCreateFileRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CreateFileRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}byte_count\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1782,10 +1458,7 @@ nonisolated extension LabNumaHintRequest: SwiftProtobuf.Message, SwiftProtobuf._
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
       default: break
       }
     }
@@ -1798,36 +1471,24 @@ nonisolated extension LabNumaHintRequest: SwiftProtobuf.Message, SwiftProtobuf._
     if !self.machine.isEmpty {
       try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
     }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
     if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
+      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 3)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: LabNumaHintRequest, rhs: LabNumaHintRequest) -> Bool {
+  public static func ==(lhs: LabCreateFileRequest, rhs: LabCreateFileRequest) -> Bool {
     if lhs.requestID != rhs.requestID {return false}
     if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
     if lhs.byteCount != rhs.byteCount {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension LabNumaHintResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".NumaHintResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
+nonisolated extension LabCreateFileResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CreateFileResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1835,33 +1496,29 @@ nonisolated extension LabNumaHintResponse: SwiftProtobuf.Message, SwiftProtobuf.
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
+      case 1: try { try decoder.decodeSingularStringField(value: &self.file) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
+    if !self.file.isEmpty {
+      try visitor.visitSingularStringField(value: self.file, fieldNumber: 1)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: LabNumaHintResponse, rhs: LabNumaHintResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
+  public static func ==(lhs: LabCreateFileResponse, rhs: LabCreateFileResponse) -> Bool {
+    if lhs.file != rhs.file {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension LabClearSoftDirtyRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".ClearSoftDirtyRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0")
+nonisolated extension LabDeleteFileRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DeleteFileRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{1}file\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1871,8 +1528,7 @@ nonisolated extension LabClearSoftDirtyRequest: SwiftProtobuf.Message, SwiftProt
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.file) }()
       default: break
       }
     }
@@ -1885,593 +1541,35 @@ nonisolated extension LabClearSoftDirtyRequest: SwiftProtobuf.Message, SwiftProt
     if !self.machine.isEmpty {
       try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
     }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
+    if !self.file.isEmpty {
+      try visitor.visitSingularStringField(value: self.file, fieldNumber: 3)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: LabClearSoftDirtyRequest, rhs: LabClearSoftDirtyRequest) -> Bool {
+  public static func ==(lhs: LabDeleteFileRequest, rhs: LabDeleteFileRequest) -> Bool {
     if lhs.requestID != rhs.requestID {return false}
     if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
+    if lhs.file != rhs.file {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension LabClearSoftDirtyResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".ClearSoftDirtyResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
+nonisolated extension LabDeleteFileResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DeleteFileResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: LabClearSoftDirtyResponse, rhs: LabClearSoftDirtyResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabClearYoungRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".ClearYoungRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
-    if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabClearYoungRequest, rhs: LabClearYoungRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
-    if lhs.byteCount != rhs.byteCount {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabClearYoungResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".ClearYoungResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabClearYoungResponse, rhs: LabClearYoungResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabOomReapRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".OomReapRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabOomReapRequest, rhs: LabOomReapRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabOomReapResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".OomReapResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabOomReapResponse, rhs: LabOomReapResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabKsmWriteProtectRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".KsmWriteProtectRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
-    if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabKsmWriteProtectRequest, rhs: LabKsmWriteProtectRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
-    if lhs.byteCount != rhs.byteCount {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabKsmWriteProtectResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".KsmWriteProtectResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabKsmWriteProtectResponse, rhs: LabKsmWriteProtectResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabKsmReplacePageRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".KsmReplacePageRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0\u{1}keeper\0\u{3}keeper_address\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
-      case 7: try { try decoder.decodeSingularStringField(value: &self.keeper) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.keeperAddress) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
-    if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
-    }
-    if !self.keeper.isEmpty {
-      try visitor.visitSingularStringField(value: self.keeper, fieldNumber: 7)
-    }
-    if !self.keeperAddress.isEmpty {
-      try visitor.visitSingularStringField(value: self.keeperAddress, fieldNumber: 8)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabKsmReplacePageRequest, rhs: LabKsmReplacePageRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
-    if lhs.byteCount != rhs.byteCount {return false}
-    if lhs.keeper != rhs.keeper {return false}
-    if lhs.keeperAddress != rhs.keeperAddress {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabKsmReplacePageResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".KsmReplacePageResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabKsmReplacePageResponse, rhs: LabKsmReplacePageResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabMigratePagesRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".MigratePagesRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
-    if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabMigratePagesRequest, rhs: LabMigratePagesRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
-    if lhs.byteCount != rhs.byteCount {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabMigratePagesResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".MigratePagesResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabMigratePagesResponse, rhs: LabMigratePagesResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabUffdioMoveRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".UffdioMoveRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}start_only\0\u{3}address_space\0\u{1}address\0\u{3}byte_count\0\u{1}destination\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.startOnly) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.address) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
-      case 7: try { try decoder.decodeSingularStringField(value: &self.destination) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.requestID.isEmpty {
-      try visitor.visitSingularStringField(value: self.requestID, fieldNumber: 1)
-    }
-    if !self.machine.isEmpty {
-      try visitor.visitSingularStringField(value: self.machine, fieldNumber: 2)
-    }
-    if self.startOnly != false {
-      try visitor.visitSingularBoolField(value: self.startOnly, fieldNumber: 3)
-    }
-    if !self.addressSpace.isEmpty {
-      try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 4)
-    }
-    if !self.address.isEmpty {
-      try visitor.visitSingularStringField(value: self.address, fieldNumber: 5)
-    }
-    if !self.byteCount.isEmpty {
-      try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 6)
-    }
-    if !self.destination.isEmpty {
-      try visitor.visitSingularStringField(value: self.destination, fieldNumber: 7)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabUffdioMoveRequest, rhs: LabUffdioMoveRequest) -> Bool {
-    if lhs.requestID != rhs.requestID {return false}
-    if lhs.machine != rhs.machine {return false}
-    if lhs.startOnly != rhs.startOnly {return false}
-    if lhs.addressSpace != rhs.addressSpace {return false}
-    if lhs.address != rhs.address {return false}
-    if lhs.byteCount != rhs.byteCount {return false}
-    if lhs.destination != rhs.destination {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension LabUffdioMoveResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".UffdioMoveResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}operation\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._operation {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: LabUffdioMoveResponse, rhs: LabUffdioMoveResponse) -> Bool {
-    if lhs._operation != rhs._operation {return false}
+  public static func ==(lhs: LabDeleteFileResponse, rhs: LabDeleteFileResponse) -> Bool {
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -88,6 +88,33 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// ioctl(UFFDIO_MOVE).
   case uffdioMove // = 19
+
+  /// madvise(MADV_FREE).
+  case madviseFree // = 20
+
+  /// Reclaim: swap-out, or a write to the file.
+  case reclaimPages // = 21
+
+  /// Writeback of file pages.
+  case writebackPages // = 22
+
+  /// Migration to device-private memory.
+  case migrateToDevice // = 23
+
+  /// Device-exclusive access.
+  case makeDeviceExclusive // = 24
+
+  /// Collapse to transparent huge pages.
+  case madviseCollapse // = 25
+
+  /// Split of transparent huge pages.
+  case splitPages // = 26
+
+  /// Retraction of page tables by a file collapse.
+  case retractTables // = 27
+
+  /// ioctl(UFFDIO_WRITEPROTECT).
+  case uffdWriteProtect // = 28
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -116,6 +143,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case 17: self = .ksmReplacePage
     case 18: self = .migratePages
     case 19: self = .uffdioMove
+    case 20: self = .madviseFree
+    case 21: self = .reclaimPages
+    case 22: self = .writebackPages
+    case 23: self = .migrateToDevice
+    case 24: self = .makeDeviceExclusive
+    case 25: self = .madviseCollapse
+    case 26: self = .splitPages
+    case 27: self = .retractTables
+    case 28: self = .uffdWriteProtect
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -142,6 +178,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case .ksmReplacePage: return 17
     case .migratePages: return 18
     case .uffdioMove: return 19
+    case .madviseFree: return 20
+    case .reclaimPages: return 21
+    case .writebackPages: return 22
+    case .migrateToDevice: return 23
+    case .makeDeviceExclusive: return 24
+    case .madviseCollapse: return 25
+    case .splitPages: return 26
+    case .retractTables: return 27
+    case .uffdWriteProtect: return 28
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -168,6 +213,15 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     .ksmReplacePage,
     .migratePages,
     .uffdioMove,
+    .madviseFree,
+    .reclaimPages,
+    .writebackPages,
+    .migrateToDevice,
+    .makeDeviceExclusive,
+    .madviseCollapse,
+    .splitPages,
+    .retractTables,
+    .uffdWriteProtect,
   ]
 
 }
@@ -281,7 +335,7 @@ public nonisolated struct LabOperation: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0")
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {

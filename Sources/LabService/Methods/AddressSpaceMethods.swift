@@ -21,6 +21,18 @@ extension Shard {
       throw .service(.badValue, "a page has 0x1000, 0x200000 or 0x40000000 bytes", fields: ["pageSize"])
     }
     let rights = Rights(read: r.read, write: r.write)
+    guard r.file.isEmpty else {
+      guard size == Page.byteCount else {
+        throw .service(.badValue, "pages of a file have 0x1000 bytes", fields: ["pageSize"])
+      }
+      let offset = try hex(r.fileOffset, "fileOffset") ?? 0
+      guard offset & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, .fileOffset, figure: Page.byteCount)) }
+      let mapping = FileMapping(try file(r.file), firstPage: offset >> 12, isShared: r.shared)
+      return try start(host, .mmapFile(space, range, rights, mapping), r.startOnly, caller)
+    }
+    for (field, isSet) in [("fileOffset", !r.fileOffset.isEmpty), ("shared", r.shared)] where isSet {
+      throw .service(.badValue, "anonymous memory is private and has no offset; name a file", fields: [field])
+    }
     return try start(
       host, .mmap(space, range, rights, pageSizeLog2: UInt8(size.trailingZeroBitCount)), r.startOnly, caller)
   }
@@ -93,6 +105,26 @@ extension Shard {
     response.operation = operation
     return response
   }
+
+  // MARK: - Files
+
+  func createFile(
+    _ host: MachineHost, _ r: LabCreateFileRequest, _ caller: Caller
+  ) throws(CallError) -> (any Message)? {
+    let length = try required(r.byteCount, "byteCount")
+    guard length & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, .byteCount, figure: Page.byteCount)) }
+    guard case .file(let id) = try host.perform(.createFile(pageCount: length >> 12), now) else { return nil }
+    return LabCreateFileResponse.with { $0.file = ObjectID.text(.file, UInt128(id.rawValue)) }
+  }
+
+  func deleteFile(
+    _ host: MachineHost, _ r: LabDeleteFileRequest, _ caller: Caller
+  ) throws(CallError) -> (any Message)? {
+    _ = try host.perform(.deleteFile(try file(r.file)), now)
+    return LabDeleteFileResponse()
+  }
+
+  private func file(_ text: String) throws(CallError) -> FileID { FileID(rawValue: try id(.file, text, "file")) }
 
   // MARK: - Fields
 

@@ -27,6 +27,15 @@ extension LabOperationKind {
       case .ksmReplacePage: .ksmReplacePage
       case .migratePages: .migratePages
       case .uffdioMove: .uffdioMove
+      case .madviseFree: .madviseFree
+      case .reclaim: .reclaimPages
+      case .writeback: .writebackPages
+      case .migrateToDevice: .migrateToDevice
+      case .makeDeviceExclusive: .makeDeviceExclusive
+      case .collapse: .madviseCollapse
+      case .splitPages: .splitPages
+      case .retractTables: .retractTables
+      case .uffdWriteProtect: .uffdWriteProtect
       }
   }
 }

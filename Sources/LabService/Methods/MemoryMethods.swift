@@ -34,6 +34,15 @@ extension Shard {
     }
   }
 
+  func uffdWriteProtect(
+    _ host: MachineHost, _ r: LabUffdWriteProtectRequest, _ caller: Caller
+  ) throws(CallError) -> (any Message)? {
+    let space = try space(r.addressSpace)
+    let range = try range(r.address, r.byteCount)
+    return try start(
+      host, .protect(.uffdWriteProtect, space, range, r.protect ? .read : .readWrite), r.startOnly, caller)
+  }
+
   func ksmReplacePage(
     _ host: MachineHost, _ r: LabKsmReplacePageRequest, _ caller: Caller
   ) throws(CallError) -> (any Message)? {

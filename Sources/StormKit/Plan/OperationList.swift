@@ -19,6 +19,16 @@ public struct MutatorStep: Codable, Equatable, Sendable {
     /// mremap to the spare place and back.
     case move
     case numaHint, clearSoftDirty, clearYoung, ksmWriteProtect, migrate
+    /// Reclaim: pages go to the swap device.
+    case reclaim
+    /// A file of its own at the spare place: stores, writeback, stores, reclaim, retracted tables, loads that are compared.
+    case file
+    /// Memory of its own at the spare place: stores, collapse, loads that are compared, split, loads again.
+    case hugePages
+    // Today's kernels only.
+    case madviseFree, deviceMigrate, deviceExclusive
+    /// UFFDIO_WRITEPROTECT, and its end.
+    case userfaultProtect
     /// fork, the OOM reaper on the child, its exit. Today's kernels only.
     case reap
     /// UFFDIO_MOVE of the mutator's own pages to the spare place and back. Today's kernels only.
@@ -53,6 +63,13 @@ public struct OperationMix: Codable, Equatable, Sendable {
   public var migrations = 0
   public var reaps = 0
   public var userfaultMoves = 0
+  public var reclaims = 0
+  public var files = 0
+  public var hugePages = 0
+  public var lazyFrees = 0
+  public var deviceMigrations = 0
+  public var deviceExclusives = 0
+  public var userfaultProtects = 0
   public init() {}
 
   /// Every operation that a kernel has.
@@ -67,6 +84,13 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.migrations = 48
     mix.reaps = 4
     mix.userfaultMoves = 8
+    mix.reclaims = 24
+    mix.files = 4
+    mix.hugePages = 4
+    mix.lazyFrees = 12
+    mix.deviceMigrations = 16
+    mix.deviceExclusives = 16
+    mix.userfaultProtects = 8
     return mix
   }
 
@@ -82,18 +106,19 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.forks = scale(forks)
     mix.recycles = scale(recycles, atLeast: 2)
     for path in Self.more where mix[keyPath: path] > 0 { mix[keyPath: path] = scale(mix[keyPath: path]) }
-    if !isKernelOfNow {
-      mix.reaps = 0
-      mix.userfaultMoves = 0
-    }
+    if !isKernelOfNow { for path in Self.ofNow { mix[keyPath: path] = 0 } }
     return mix
   }
 
   private static var more: [WritableKeyPath<OperationMix, Int>] {
     [
-      \.protects, \.moves, \.numaHints, \.softDirtyClears, \.youngClears, \.ksmProtects, \.migrations, \.reaps,
-      \.userfaultMoves,
-    ]
+      \.protects, \.moves, \.numaHints, \.softDirtyClears, \.youngClears, \.ksmProtects, \.migrations, \.reclaims,
+      \.files, \.hugePages,
+    ] + ofNow
+  }
+
+  private static var ofNow: [WritableKeyPath<OperationMix, Int>] {
+    [\.reaps, \.userfaultMoves, \.lazyFrees, \.deviceMigrations, \.deviceExclusives, \.userfaultProtects]
   }
 }
 
@@ -128,6 +153,13 @@ public struct OperationList: Codable, Equatable, Sendable {
     add(.ksmWriteProtect, mix.ksmProtects, mix.smallPages)
     add(.migrate, mix.migrations, mix.smallPages)
     add(.reap, mix.reaps, mix.smallPages)
+    add(.reclaim, mix.reclaims, mix.smallPages)
+    add(.file, mix.files, mix.smallPages)
+    add(.hugePages, mix.hugePages, mix.smallPages)
+    add(.madviseFree, mix.lazyFrees, mix.smallPages)
+    add(.deviceMigrate, mix.deviceMigrations, mix.smallPages)
+    add(.deviceExclusive, mix.deviceExclusives, mix.smallPages)
+    add(.userfaultProtect, mix.userfaultProtects, mix.smallPages)
     // The mutator's own pages go the same ways, so that their data can be verified.
     func addOwn(_ kind: MutatorStep.Kind, _ count: Int) {
       for _ in 0..<count {
@@ -137,6 +169,9 @@ public struct OperationList: Codable, Equatable, Sendable {
     addOwn(.move, mix.moves / 2)
     addOwn(.migrate, mix.migrations / 4)
     addOwn(.userfaultMove, mix.userfaultMoves)
+    addOwn(.reclaim, mix.reclaims / 4)
+    addOwn(.deviceMigrate, mix.deviceMigrations / 4)
+    addOwn(.deviceExclusive, mix.deviceExclusives / 4)
     for index in 0..<mix.recycles {
       let kind: MutatorStep.Kind = index % 2 == 0 ? .recycle : .verify
       steps.append(

@@ -99,6 +99,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public static let ownFirstPage: UInt64 = 0x10000
   /// Where a mutator moves pages to, and from where it moves them back.
   public static let spareFirstPage: UInt64 = 0x20000
+  /// Pages of a huge page of 2 MiB.
+  static let hugePageCount: UInt64 = 512
 
   /// The range of address space `index` that devices use. PASIDs count from 1 on.
   public func shared(_ index: Int) -> DeviceSpec.Target {

@@ -24,6 +24,32 @@ struct MemoryOperations {
     try call(.mmap, request, LabMmapResponse.self)
   }
 
+  /// A shared mapping of a file from its begin on.
+  func mmap(_ firstPage: UInt64, _ pageCount: UInt64, file: String) throws(StormFailure) {
+    var request = range(LabMmapRequest(), firstPage, pageCount)
+    request.read = true
+    request.write = true
+    request.file = file
+    request.shared = true
+    try call(.mmap, request, LabMmapResponse.self)
+  }
+
+  /// The new file's id.
+  func createFile(_ pageCount: UInt64) throws(StormFailure) -> String {
+    var request = LabCreateFileRequest()
+    request.machine = machine
+    request.byteCount = Hex.string(pageCount << 12)
+    let response: LabCreateFileResponse = try client.call(.createFile, request)
+    return response.file
+  }
+
+  func deleteFile(_ file: String) throws(StormFailure) {
+    var request = LabDeleteFileRequest()
+    request.machine = machine
+    request.file = file
+    let _: LabDeleteFileResponse = try client.call(.deleteFile, request)
+  }
+
   func munmap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     try call(.munmap, range(LabMunmapRequest(), firstPage, pageCount), LabMunmapResponse.self)
   }
@@ -31,6 +57,16 @@ struct MemoryOperations {
   func dontNeed(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMadviseDontNeedRequest(), firstPage, pageCount)
     try call(.madviseDontNeed, request, LabMadviseDontNeedResponse.self)
+  }
+
+  func madviseFree(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    try call(.madviseFree, range(LabMadviseFreeRequest(), firstPage, pageCount), LabMadviseFreeResponse.self)
+  }
+
+  func uffdWriteProtect(_ firstPage: UInt64, _ pageCount: UInt64, protect: Bool) throws(StormFailure) {
+    var request = range(LabUffdWriteProtectRequest(), firstPage, pageCount)
+    request.protect = protect
+    try call(.uffdWriteProtect, request, LabUffdWriteProtectResponse.self)
   }
 
   func mprotect(_ firstPage: UInt64, _ pageCount: UInt64, write: Bool) throws(StormFailure) {
@@ -99,6 +135,41 @@ struct MemoryOperations {
   func migrate(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMigratePagesRequest(), firstPage, pageCount)
     try call(.migratePages, request, LabMigratePagesResponse.self, orBusy: true)
+  }
+
+  func reclaim(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabReclaimPagesRequest(), firstPage, pageCount)
+    try call(.reclaimPages, request, LabReclaimPagesResponse.self, orBusy: true)
+  }
+
+  func writeback(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabWritebackPagesRequest(), firstPage, pageCount)
+    try call(.writebackPages, request, LabWritebackPagesResponse.self, orBusy: true)
+  }
+
+  func migrateToDevice(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabMigrateToDeviceRequest(), firstPage, pageCount)
+    try call(.migrateToDevice, request, LabMigrateToDeviceResponse.self, orBusy: true)
+  }
+
+  func makeDeviceExclusive(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabMakeDeviceExclusiveRequest(), firstPage, pageCount)
+    try call(.makeDeviceExclusive, request, LabMakeDeviceExclusiveResponse.self, orBusy: true)
+  }
+
+  func collapse(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabMadviseCollapseRequest(), firstPage, pageCount)
+    try call(.madviseCollapse, request, LabMadviseCollapseResponse.self, orBusy: true)
+  }
+
+  func splitPages(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabSplitPagesRequest(), firstPage, pageCount)
+    try call(.splitPages, request, LabSplitPagesResponse.self, orBusy: true)
+  }
+
+  func retractTables(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    let request = range(LabRetractTablesRequest(), firstPage, pageCount)
+    try call(.retractTables, request, LabRetractTablesResponse.self, orBusy: true)
   }
 
   func oomReap(_ child: String) throws(StormFailure) {

@@ -109,6 +109,21 @@ final class MutatorLane: @unchecked Sendable {
     case .ksmWriteProtect:
       try measured { () throws(StormFailure) in try operations.ksmWriteProtect(step.firstPage, step.pageCount) }
     case .migrate: try measured { () throws(StormFailure) in try operations.migrate(step.firstPage, step.pageCount) }
+    case .reclaim: try measured { () throws(StormFailure) in try operations.reclaim(step.firstPage, step.pageCount) }
+    case .madviseFree:
+      try measured { () throws(StormFailure) in try operations.madviseFree(step.firstPage, step.pageCount) }
+    case .deviceMigrate:
+      try measured { () throws(StormFailure) in try operations.migrateToDevice(step.firstPage, step.pageCount) }
+    case .deviceExclusive:
+      try measured { () throws(StormFailure) in try operations.makeDeviceExclusive(step.firstPage, step.pageCount) }
+    case .userfaultProtect:
+      for protect in [true, false] {
+        try measured { () throws(StormFailure) in
+          try operations.uffdWriteProtect(step.firstPage, step.pageCount, protect: protect)
+        }
+      }
+    case .file: try useFile(step)
+    case .hugePages: try useHugePages(step)
     case .reap: try reap()
     case .userfaultMove: try userfaultMove(step)
     }
@@ -140,6 +155,50 @@ final class MutatorLane: @unchecked Sendable {
     try measured { () throws(StormFailure) in try operations.munmap(spare, step.pageCount) }
   }
 
+  /// A file is written through a mapping, by writeback and by reclaim; what comes back is compared.
+  private func useFile(_ step: MutatorStep) throws(StormFailure) {
+    let first = StormPlan.spareFirstPage
+    var file = ""
+    try measured { () throws(StormFailure) in
+      file = try operations.createFile(StormPlan.hugePageCount)
+      try operations.mmap(first, StormPlan.hugePageCount, file: file)
+    }
+    let pages = first..<first + step.pageCount
+    var expected: [UInt64: UInt64] = [:]
+    for page in pages { expected[page] = try store(page) }
+    try measured { () throws(StormFailure) in try operations.writeback(first, step.pageCount) }
+    expected[first] = try store(first)
+    try measured { () throws(StormFailure) in try operations.retractTables(first, StormPlan.hugePageCount) }
+    try verify(expected)
+    try measured { () throws(StormFailure) in try operations.reclaim(first, step.pageCount) }
+    try verify(expected)
+    try measured { () throws(StormFailure) in
+      try operations.munmap(first, StormPlan.hugePageCount)
+      try operations.deleteFile(file)
+    }
+  }
+
+  private func useHugePages(_ step: MutatorStep) throws(StormFailure) {
+    let first = StormPlan.spareFirstPage
+    let count = StormPlan.hugePageCount
+    try measured { () throws(StormFailure) in try operations.mmap(first, count) }
+    var expected: [UInt64: UInt64] = [:]
+    for page in first..<first + step.pageCount { expected[page] = try store(page) }
+    try measured { () throws(StormFailure) in try operations.collapse(first, count) }
+    try verify(expected)
+    expected[first] = try store(first)
+    try measured { () throws(StormFailure) in try operations.splitPages(first, count) }
+    try verify(expected)
+    try measured { () throws(StormFailure) in try operations.munmap(first, count) }
+  }
+
+  private func verify(_ expected: [UInt64: UInt64]) throws(StormFailure) {
+    for (page, value) in expected.sorted(by: { $0.key < $1.key }) {
+      result.loadsVerified += 1
+      if try operations.load(page << 12) != value { result.mismatches += 1 }
+    }
+  }
+
   private func recycle(_ step: MutatorStep) throws(StormFailure) {
     try measured { () throws(StormFailure) in try operations.dontNeed(step.firstPage, step.pageCount) }
     for page in step.firstPage..<step.firstPage + step.pageCount {
@@ -149,11 +208,7 @@ final class MutatorLane: @unchecked Sendable {
   }
 
   private func verify(_ step: MutatorStep) throws(StormFailure) {
-    for page in step.firstPage..<step.firstPage + step.pageCount {
-      guard let expected = stored[page] else { continue }
-      result.loadsVerified += 1
-      if try operations.load(page << 12) != expected { result.mismatches += 1 }
-    }
+    try verify(stored.filter { $0.key >= step.firstPage && $0.key < step.firstPage + step.pageCount })
   }
 
   /// Stores a word that nobody else stores, at the start of the page.
