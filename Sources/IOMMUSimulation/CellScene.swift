@@ -31,6 +31,7 @@ struct CellScene {
     settings.costs = costs
     settings.kernel = cell.column
     if let order = cell.order { settings.orders = [order] }
+    settings.cachesRights = cell.size == .upgrade
     settings.gatherBatch = cell.size == .fullBatch ? 4 : 64
     var builder = Builder(machine: Machine(settings: settings))
     let scene = builder.build(cell)
@@ -76,6 +77,9 @@ struct CellScene {
       for page in pages { store(space, page, 7) }
       store(space, CellScene.bystander, 1)
       switch cell.kind {
+      case .pageRequestGroup where cell.size == .upgrade:
+        // The write right comes back with the next write.
+        for rights in [Rights.read, .readWrite] { apply(.start(.mprotect(space, CellScene.area(cell), rights))) }
       case .cpuAccess, .pageRequestGroup: apply(.start(.fork(space)))
       case .ksmReplacePage:
         map(other, area)

@@ -70,6 +70,12 @@ public struct CellTrial {
       perform(next)
     }
     act()
+    // What was deferred is flushed when its time has come.
+    for _ in 0..<Self.turnLimit {
+      guard let next = machine.enabledTurns().first(where: { !$0.isTimeout }) else { break }
+      perform(next)
+      act()
+    }
     machine.checkInvariants()
   }
 
@@ -145,21 +151,29 @@ public struct CellTrial {
     }
   }
 
-  /// The device needs a page that the operation does not touch, and asks until its retries are used up.
+  /// The device needs a page that the operation does not touch, or one that it has made writable, and asks until its
+  /// retries are used up.
   private mutating func struggle() {
-    let page = CellScene.bystander
+    struggle(for: CellScene.bystander, .read)
+    if cell.size == .upgrade && isDone { struggle(for: CellScene.area(cell).first, .readWrite) }
+  }
+
+  private mutating func struggle(for page: PageNumber, _ rights: Rights) {
     for attempt in 0..<3 {
       reply = nil
-      apply(.translate(scene.devices[0], TranslationRequest(tag: 3, pasid: CellScene.pasid, page: page, noWrite: true)))
-      guard let answer = reply, answer.status == .success, answer.rights.isEmpty else { return }
+      apply(
+        .translate(
+          scene.devices[0],
+          TranslationRequest(tag: 3, pasid: CellScene.pasid, page: page, noWrite: !rights.contains(.write))))
+      guard let answer = reply, answer.status == .success, !answer.rights.isSuperset(of: rights) else { return }
       if attempt == 2 {
-        apply(.giveUp(scene.devices[0], CellScene.pasid, page, .read))
+        apply(.giveUp(scene.devices[0], CellScene.pasid, page, rights))
         return
       }
       responses.removeAll()
       apply(
         .pageRequest(
-          scene.devices[0], PageRequest(pasid: CellScene.pasid, page: page, rights: .read, groupIndex: 7, last: true)))
+          scene.devices[0], PageRequest(pasid: CellScene.pasid, page: page, rights: rights, groupIndex: 7, last: true)))
       settle()
       guard responses.contains(where: { $0.groupIndex == 7 && $0.code == .success }) else { return }
     }

@@ -41,6 +41,9 @@ public struct RandomCommands {
     settings.oracleAction = OracleAction.allCases[Int(generator.next(below: 3))]
     settings.invalidationTimeout = 100_000
     settings.livelockLimit = 4
+    settings.flushQueueEntries = 1 + UInt32(seed % 5)
+    settings.flushQueueTimeout = 2000 << (seed % 4)
+    settings.cachesRights = seed % 3 == 0
     settings.caches.iotlb = 16
     settings.caches.walk = 8
     settings.caches.pasid = 8

@@ -18,7 +18,7 @@ struct JudgeCommand: ParsableCommand {
         order: [S, P, C, F, I, E] # S, P, C, I, F, E, unlink
         batch: [C, I, F]          # what a full gather batch runs; this is the default
         strategies: [secondary-tlb]   # all by default; or one of your own:
-        strategy: {flush-at: [flush-site, end], empty-table: none, atc: true, release: true}
+        strategy: {flush-at: [flush-site, end], empty-table: none, deferral: none, atc: true, release: true}
 
       Exit codes: 0 judged, and with a file: every cell is safe; 1 a cell of the file earns a verdict, or a trial found \
       something else than the list allows; 2 usage.

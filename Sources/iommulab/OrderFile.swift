@@ -22,19 +22,22 @@ struct OrderFile {
     enum CodingKeys: String, CodingKey {
       case flushAt = "flush-at"
       case emptyTable = "empty-table"
-      case atc, release
+      case deferral, atc, release
+      case wholeFrom = "whole-from-pages"
+      case perPage = "command-per-page"
     }
     var flushAt: [String]?
     var emptyTable: String?
+    var deferral: String?
+    var wholeFrom: UInt32?
+    var perPage: Bool?
     var atc: Bool?
     var release: Bool?
   }
 
   private static let keys = ["operation", "column", "order", "batch", "strategies", "strategy"]
-  private static let hookKeys = ["flush-at", "empty-table", "atc", "release"]
-  private static let sites: [(name: String, site: Strategy.Sites)] = [
-    ("start", .start), ("flush-site", .flushSite), ("end", .end), ("invalidate-page", .invalidatePage),
-    ("change-pte", .changePTE), ("young", .young),
+  private static let hookKeys = [
+    "flush-at", "empty-table", "deferral", "whole-from-pages", "command-per-page", "atc", "release",
   ]
 
   /// - Throws: what is wrong with the file, with every mistake that can be told.
@@ -79,8 +82,9 @@ struct OrderFile {
   private static func strategy(_ hooks: Hooks, _ path: String) throws -> Strategy {
     var all: Strategy.Sites = []
     for name in hooks.flushAt ?? [] {
-      guard let site = sites.first(where: { $0.name == name })?.site else {
-        throw ValidationError("'\(path)': flush-at: '\(name)' is none of \(sites.map(\.name).joined(separator: ", "))")
+      guard let site = Strategy.hooks.first(where: { $0.name == name })?.site else {
+        throw ValidationError(
+          "'\(path)': flush-at: '\(name)' is none of \(Strategy.hooks.map(\.name).joined(separator: ", "))")
       }
       all.formUnion(site)
     }
@@ -92,7 +96,13 @@ struct OrderFile {
       throw ValidationError(
         "'\(path)': empty-table: '\(wanted)' is none of \(windows.map(\.name).joined(separator: ", "))")
     }
-    return Strategy(sites: all, emptyTable: window, flushesATC: hooks.atc ?? true, release: hooks.release ?? true)
+    guard let deferral = Strategy.Deferral.allCases.first(where: { $0.name == hooks.deferral ?? "none" }) else {
+      throw ValidationError("'\(path)': deferral: '\(hooks.deferral ?? "")' is none of none, lazy, held")
+    }
+    return Strategy(
+      sites: all, emptyTable: window, deferral: deferral,
+      reach: Strategy.Reach(wholeFrom: hooks.wholeFrom ?? .max, perPage: hooks.perPage ?? false),
+      flushesATC: hooks.atc ?? true, release: hooks.release ?? true)
   }
 
   /// A key that is not known would be passed over by the decoder, and what it says be lost.

@@ -11,7 +11,7 @@ struct StrategyCommand: ParsableCommand {
 struct StrategyList: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "list",
-    abstract: "Every strategy in two lines: what it does and where it comes from, and its verdicts.")
+    abstract: "Every strategy in two lines: what it does and where it comes from, and its verdicts; then the hooks.")
 
   @Flag(help: "Print one JSON object.") var json = false
 
@@ -21,10 +21,15 @@ struct StrategyList: ParsableCommand {
         let verdicts = KernelColumn.allCases.map { column in
           "\"\(column.name)\":[\(Self.verdicts(one.strategy, column).kinds.map { "\"\($0.name)\"" }.joined(separator: ","))]"
         }
+        let hooks = Strategy.hooks.filter { one.strategy.sites.contains($0.site) }.map { "\"\($0.name)\"" }
         return "{\"name\":\"\(one.name)\",\"rule\":\"\(one.rule)\",\"history\":\"\(one.history)\","
+          + "\"hooks\":[\(hooks.joined(separator: ","))],\(Self.flush(one.strategy)),"
           + "\"worstVerdicts\":{\(verdicts.joined(separator: ","))}}"
       }
-      print("{\"version\":1,\"strategies\":[\(entries.joined(separator: ","))]}")
+      let hooks = Strategy.hooks.map { "{\"name\":\"\($0.name)\",\"rule\":\"\($0.rule)\"}" }
+      print(
+        "{\"version\":1,\"strategies\":[\(entries.joined(separator: ","))],\"hooks\":[\(hooks.joined(separator: ","))]}"
+      )
       return
     }
     let width = Strategy.all.map(\.name.count).max()!
@@ -34,6 +39,19 @@ struct StrategyList: ParsableCommand {
       print("\(name)  \(one.rule)")
       print("\(String(repeating: " ", count: width))  \(one.history) \(worst.joined(separator: "; ")).")
     }
+    print("\nHooks, and who flushes there:")
+    for hook in Strategy.hooks {
+      let users = Strategy.all.filter { $0.strategy.sites.contains(hook.site) }.map(\.name)
+      print("\(hook.name)\(String(repeating: " ", count: width - hook.name.count))  \(hook.rule)")
+      print("\(String(repeating: " ", count: width))  \(users.joined(separator: ", "))")
+    }
+  }
+
+  /// How much is flushed, and when, as members of a JSON object.
+  private static func flush(_ strategy: Strategy) -> String {
+    let whole = strategy.reach.wholeFrom == .max ? "null" : "\(strategy.reach.wholeFrom)"
+    return
+      "\"deferral\":\"\(strategy.deferral.name)\",\"wholePasidFromPages\":\(whole),\"commandPerPage\":\(strategy.reach.perPage)"
   }
 
   /// What the strategy may earn over all operations of a column.

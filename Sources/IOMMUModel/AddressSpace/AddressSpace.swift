@@ -20,6 +20,7 @@ struct AddressSpace {
   /// Running operations, for the oracle: what they dropped is legal until they return.
   var operations: [OperationID] = []
   var emptyTable = EmptyTableCounter()
+  var flushQueue = FlushQueue()
 }
 
 /// The windows between S and E that are open in an address space: one count for all bindings of a variant (our choice:

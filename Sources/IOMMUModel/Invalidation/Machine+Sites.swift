@@ -11,7 +11,8 @@ extension Machine {
     case 1:
       operation.flushPhase = 2
       for binding in operation.flushes where bindings.contains(binding) {
-        pushInvalidation(to: binding, operation.flushRange, &operation, &effects)
+        pushInvalidation(
+          to: binding, bindings[binding].strategy.reach.takes(operation.flushRange), &operation, &effects)
       }
       return operation.owed > 0 ? .blocked : leaveSite(site, &operation, &effects)
     default:
@@ -24,6 +25,7 @@ extension Machine {
   private mutating func enterSite(
     _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
   ) -> StepOutcome {
+    if let site, waitsForRoom(site, operation) { return .blocked }
     switch site {
     case .start?, .end?:
       let whole: [BindingID]
@@ -33,9 +35,11 @@ extension Machine {
       case .turned(let bindings): whole = bindings
       }
       report(site == .start ? .start : .end, operation, operation.window, &effects)
-      operation.flushes = whole.isEmpty ? sharers(operation, site!) : whole + sharers(operation, site!)
+      let sharers = deferFlushes(of: sharers(operation, site!), operation.window, &operation, &effects)
+      operation.flushes = whole.isEmpty ? sharers : whole + sharers
       operation.flushRange = whole.isEmpty ? operation.window : .all
     case nil:
+      if waitsForEmptyFlushQueue(operation.space!, operation.id) { return .blocked }
       report(.release, operation, .all, &effects)
       let released = spaces[operation.space!].bindings.filter { bindings[$0].strategy.release }
       for binding in released { bindings[binding].table = .cut }
@@ -45,35 +49,53 @@ extension Machine {
       if let detached = operation.detached {
         operation.flushes = bindings.contains(detached.binding) ? [detached.binding] : []
         operation.flushRange = .all
+        report(.flushSite, operation, operation.flushRange, &effects)
+      } else if operation.kind == .flushQueue {
+        operation.flushes = spaces[operation.space!].bindings.filter { bindings[$0].strategy.deferral != .none }
+        operation.flushRange = .all
+        report(.flushSite, operation, operation.flushRange, &effects)
       } else {
         guard let range = operation.gatherRange else { return .through }
-        operation.flushes = sharers(operation, .flushSite)
         operation.flushRange = operation.flushesWhole ? .all : range
+        report(.flushSite, operation, operation.flushRange, &effects)
+        operation.flushes = deferFlushes(
+          of: sharers(operation, .flushSite), operation.flushRange, &operation, &effects)
       }
-      report(.flushSite, operation, operation.flushRange, &effects)
     case let hook?:
       guard let range = operation.gatherRange else { return .through }
-      operation.flushes = sharers(operation, hook)
+      let asked = sharers(operation, hook)
+      guard !asked.isEmpty else { return .through }
+      report(Self.letter(hook), operation, range, &effects)
+      operation.flushes = deferFlushes(of: asked, range, &operation, &effects)
       operation.flushRange = range
-      guard !operation.flushes.isEmpty else { return .through }
-      report(
-        hook == .invalidatePage ? .invalidatePage : hook == .changePTE ? .changePTE : .young, operation, range, &effects
-      )
     }
     guard !operation.flushes.isEmpty else {
       return site == .start || site == .end ? finishSite(site, &operation) : .through
     }
-    var cleared: [PASID] = []
+    // Bindings of one PASID share the IOMMU's entries: one of them clears for all, if it reaches as far.
+    var cleared: [(pasid: PASID, range: PageRange)] = []
+    var commands = 1
     for id in operation.flushes {
       let binding = bindings[id]
+      let range = binding.strategy.reach.takes(operation.flushRange)
+      commands = max(commands, binding.strategy.reach.commandCount(operation.flushRange))
       caches.invalidate(rid: devices[binding.device].profile.rid, binding.pasid)
-      if !cleared.contains(binding.pasid) {
-        cleared.append(binding.pasid)
-        caches.invalidate(tag: Self.tag(binding.target), binding.pasid, operation.flushRange)
+      if !cleared.contains(where: { $0.pasid == binding.pasid && $0.range.contains(range) }) {
+        cleared.append((binding.pasid, range))
+        caches.invalidate(tag: Self.tag(binding.target), binding.pasid, range)
       }
     }
     operation.flushPhase = 1
-    return .again(after: cost(settings.costs.iotlbFlush))
+    return .again(after: cost(settings.costs.iotlbFlush, times: commands))
+  }
+
+  private static func letter(_ hook: Strategy.Sites) -> OperationStep.Letter {
+    switch hook {
+    case .invalidatePage: .invalidatePage
+    case .changePTE: .changePTE
+    case .upgrade: .upgrade
+    default: .young
+    }
   }
 
   private mutating func leaveSite(

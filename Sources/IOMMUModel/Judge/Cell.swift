@@ -12,6 +12,8 @@ public struct Cell: Sendable {
     case sharedTable
     /// Behind the pages lie dirty ones of a file: C, I and F run for all of them before the page-table lock goes.
     case dirtyFile
+    /// A page of one user that is write-protected, on hardware that caches rights.
+    case upgrade
 
     public var name: String {
       switch self {
@@ -19,6 +21,7 @@ public struct Cell: Sendable {
       case .fullBatch: "full batch"
       case .sharedTable: "shared table"
       case .dirtyFile: "dirty file pages"
+      case .upgrade: "upgrade of cached rights"
       }
     }
   }
@@ -50,10 +53,11 @@ public struct Cell: Sendable {
 
   /// The rows of the table: operations that change what a sharing device may reach, large ones also with a full batch.
   public static let rows: [(kind: OperationKind, size: Size)] =
-    OperationKind.allCases.filter { $0 != .mmap && $0 != .unmap && $0 != .detach }.flatMap { kind in
+    OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue].contains($0) }.flatMap { kind in
       [(kind, Size.small)] + (gathers.contains(kind) ? [(kind, .fullBatch)] : [])
         + (unlinks.contains(kind) ? [(kind, .sharedTable)] : [])
         + (kind == .munmap ? [(kind, .dirtyFile)] : [])
+        + (kind == .pageRequestGroup ? [(kind, .upgrade)] : [])
     }
   private static let unlinks: [OperationKind] = [.munmap, .mremap]
   private static let gathers: [OperationKind] = [.munmap, .dontNeed, .exit, .oomReap]

@@ -25,6 +25,12 @@ public struct StepJudge {
   private var isGathered = false
   private var isFreed = false
   private var isReplaced = false
+  /// The IOTLB has the entry as it was before it gained the write right.
+  private var withholdsWrite = false
+  // The flush queue: whether the last flush went into it, and what it keeps.
+  private var holdsBack = false
+  private var isQueued = false
+  private var keepsFrame = false
   // The tables on the way.
   private var isUnlinked = false
   private var isTableFreed = false
@@ -43,7 +49,7 @@ public struct StepJudge {
     held = granted
     heldByCPU = cell.kind != .exit
     switch cell.size {
-    case .small, .sharedTable: follow(pass: 1)
+    case .small, .sharedTable, .upgrade: follow(pass: 1)
     case .dirtyFile: follow(pass: 1, of: 2)
     case .fullBatch:
       // One page that is zapped with the full batch, and one of those after it.
@@ -77,7 +83,14 @@ public struct StepJudge {
       // Only a split finds a huge page.
       case .nextEdge where cell.kind != .splitPages: index = list.firstIndex(of: .nextEdgeAgain)!
       case .again: index = list.firstIndex(of: .zap)! - 1
-      default: perform(step)
+      case .resolve where cell.size == .upgrade:
+        granted = .readWrite
+        withholdsWrite = true
+        note("P: gives the entry the write right")
+        index = list.firstIndex(of: .upgrade)! - 1
+      default:
+        holdsBack = list.gathers(before: index)
+        perform(step)
       }
       refill()
       index += 1
@@ -165,6 +178,7 @@ public struct StepJudge {
     case .changePTE: if isGathered { site(.changePTE, "change_pte") }
     case .young: break
     case .free: free()
+    case .upgrade: if withholdsWrite { site(.upgrade, "the hook for an upgrade") }
     case .release:
       if cell.strategy.release {
         isCut = true
@@ -193,6 +207,12 @@ public struct StepJudge {
 
   private mutating func free() {
     guard isGathered else { return }
+    if isUnlinked && isQueued {
+      note("T: the page's table goes into the flush queue")
+      isUnlinked = false
+      // It stays, and the flush that frees it reaches the walk cache before.
+      tableCached = false
+    }
     if isUnlinked {
       note("T: frees the page's table")
       if tableCached && !isCut { book(.staleWalk, "the IOMMU walks through the freed table that it has cached") }
@@ -203,7 +223,11 @@ public struct StepJudge {
     // A COW break only puts its reference back: the child still holds the frame.
     let freesFrame =
       isDropped && !isFreed && ![.cpuAccess, .pageRequestGroup, .mremap, .retractTables].contains(cell.kind)
-    if freesFrame {
+    if freesFrame && isQueued && cell.strategy.deferral == .held {
+      isFreed = true
+      keepsFrame = true
+      note("F: the page goes into the flush queue")
+    } else if freesFrame {
       isFreed = true
       note("F: frees the page")
       if !held.isEmpty { book(.staleDMA, "the device uses the freed page that its ATC still holds") }
@@ -214,8 +238,9 @@ public struct StepJudge {
 
   private mutating func end() {
     note("the operation returns")
+    if withholdsWrite { book(.gaveUp, "the IOTLB answers without the write right, and each request earns a Success") }
     // A CPU that broke COW uses its new page before anything else: a split view, as above.
-    if isDropped && !held.isEmpty && cell.kind != .cpuAccess {
+    if isDropped && !held.isEmpty && !keepsFrame && cell.kind != .cpuAccess {
       book(.staleDMA, "the device uses the page that the operation has taken away")
     }
     if isReduced && held.contains(.write) {
@@ -226,12 +251,20 @@ public struct StepJudge {
   // MARK: Flushes
 
   private mutating func site(_ site: Strategy.Sites, _ name: String) {
-    if cell.strategy.sites.contains(site) { flush("\(name): I") } else { note("\(name): nothing is flushed") }
+    guard cell.strategy.sites.contains(site) else { return note("\(name): nothing is flushed") }
+    isQueued = false
+    switch cell.strategy.deferral {
+    case .lazy: isQueued = true
+    case .held: isQueued = holdsBack
+    case .none: break
+    }
+    if isQueued { note("\(name): I waits in the flush queue") } else { flush("\(name): I") }
   }
 
   private mutating func flush(_ what: String) {
     note(what)
     tableCached = false
+    withholdsWrite = false
     if cell.strategy.flushesATC { held = [] }
   }
 

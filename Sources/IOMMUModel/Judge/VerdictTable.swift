@@ -28,7 +28,8 @@ public enum VerdictTable {
       signs.map { "\($0.sign) \($0.kind.name)" }.joined(separator: ", ") + ".",
       "",
       "One operation alone: `empty-table-racy` and `empty-table-uncounted` need two that overlap before they differ from",
-      "`empty-table`.",
+      "`empty-table`. An upgrade of cached rights: the IOTLB answers write requests from an entry without the write right,",
+      "as Arm's does; everywhere else it walks again, as on x86.",
     ]
     for column in KernelColumn.allCases {
       lines += ["", "## \(column.title)", ""]

@@ -172,14 +172,27 @@ extension Strategy {
     encoder.put(sites.rawValue)
     // Bit 0 said "counted" when there was no other empty table.
     let window: UInt8 = emptyTable == .none ? 0 : emptyTable == .counted ? 1 : emptyTable == .racy ? 9 : 17
-    encoder.put(window | (flushesATC ? 2 : 0) | (release ? 4 : 0))
+    encoder.put(
+      window | (flushesATC ? 2 : 0) | (release ? 4 : 0) | deferral.rawValue << 5 | (reach == .range ? 0 : 128))
+    if reach != .range {
+      encoder.put(reach.wholeFrom)
+      encoder.put(reach.perPage)
+    }
   }
 
   init(from decoder: inout ByteDecoder) throws(LogError) {
     let sites = Sites(rawValue: try decoder.number(UInt8.self))
-    let flags = try decoder.number()
+    let flags = try decoder.number(UInt8.self)
+    guard let deferral = Deferral(rawValue: flags >> 5 & 3) else { throw .malformed(offset: decoder.offset) }
     let window: EmptyTable = flags & 1 == 0 ? .none : flags & 8 != 0 ? .racy : flags & 16 != 0 ? .uncounted : .counted
-    self.init(sites: sites, emptyTable: window, flushesATC: flags & 2 != 0, release: flags & 4 != 0)
+    var reach = Reach.range
+    if flags & 128 != 0 {
+      reach.wholeFrom = try decoder.number(UInt32.self)
+      reach.perPage = try decoder.flag()
+    }
+    self.init(
+      sites: sites, emptyTable: window, deferral: deferral, reach: reach, flushesATC: flags & 2 != 0,
+      release: flags & 4 != 0)
   }
 }
 

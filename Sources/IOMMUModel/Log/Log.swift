@@ -3,7 +3,7 @@
 /// A machine's log: what happened to it, enough to make it happen again, byte for byte.
 ///
 ///     "IOMMULAB"  8 bytes
-///     version     2; 1 had no kernel in the settings
+///     version     3; 1 had no kernel in the settings, 2 no flush queue and no cached rights
 ///     build       length, UTF-8
 ///     settings    `Settings.encode`
 ///     entries     until the end:
@@ -14,7 +14,7 @@
 /// are not there. A tail that ends inside an entry is torn: all before it holds.
 public enum Log {
   public static let magic = Array("IOMMULAB".utf8)
-  public static let version: UInt64 = 2
+  public static let version: UInt64 = 3
 
   public enum Turn: Equatable, Sendable {
     case command(Command, Reply)

@@ -136,6 +136,7 @@ extension Machine {
       encoder.put(space.emptyTable.holder.rawValue)
       for waiter in space.emptyTable.waiting { encoder.put(waiter.rawValue) }
       encode(space.references, &encoder)
+      encode(space.flushQueue, &encoder)
     }
     encoder.put(domains.count)
     for id in domains.ids {
@@ -159,6 +160,34 @@ extension Machine {
       encoder.put(binding.rootGeneration)
       encoder.put(binding.table.rawValue)
       encoder.put(binding.detaching)
+    }
+  }
+
+  private func encode(_ queue: FlushQueue, _ encoder: inout ByteEncoder) {
+    encoder.put(queue.entries.count)
+    for entry in queue.entries {
+      encoder.put(entry.sequence)
+      encoder.put(entry.operation.rawValue)
+      entry.range.encode(to: &encoder)
+      encoder.put((entry.keepsTables ? 1 : 0) | (entry.keepsFrames ? 2 : 0))
+      encoder.put(entry.tables.count)
+      for frame in entry.tables + entry.frames { encoder.put(frame) }
+      encode(entry.dropped, &encoder)
+    }
+    encoder.put(queue.inFlight)
+    encoder.put(queue.flush.rawValue)
+    encoder.put(queue.timer)
+    encoder.put(queue.isOverdue)
+    encoder.put(queue.lastSequence)
+    for waiter in queue.waiting { encoder.put(waiter.rawValue) }
+  }
+
+  private func encode(_ dropped: [Dropped], _ encoder: inout ByteEncoder) {
+    for page in dropped {
+      encoder.put(page.page)
+      encoder.put(page.level)
+      encoder.put(page.frame)
+      encoder.put(page.generation)
     }
   }
 
@@ -321,12 +350,7 @@ extension Machine {
       }
       encoder.put(operation.gatherFirst)
       encoder.put(operation.gatherEnd)
-      for dropped in operation.dropped {
-        encoder.put(dropped.page)
-        encoder.put(dropped.level)
-        encoder.put(dropped.frame)
-        encoder.put(dropped.generation)
-      }
+      encode(operation.dropped, &encoder)
       encoder.put(operation.lockedTable)
       encoder.put(operation.lockedDestination)
       encoder.put(operation.lockedPage)
@@ -334,6 +358,7 @@ extension Machine {
       encoder.put(operation.owed)
       for binding in operation.flushes { encoder.put(binding.rawValue) }
       operation.flushRange.encode(to: &encoder)
+      encoder.put(operation.queued)
       encoder.put(operation.fault.page)
       encoder.put(operation.fault.wanted.rawValue)
       encoder.put(operation.fault.index)
@@ -356,6 +381,7 @@ extension Machine {
     encoder.put(handler.idleWorkers)
     for group in handler.groups { encode(group, &encoder) }
     for operation in drains { encoder.put(operation.rawValue) }
+    for space in flushesWanted { encoder.put(space.rawValue) }
     encoder.put(pending.lastSequence)
     for turn in enabledTurns() {
       encoder.put(turn.due)

@@ -24,6 +24,9 @@ extension Settings {
     encoder.put(kernel.rawValue)
     encoder.put(orders.count)
     for order in orders { order.encode(to: &encoder) }
+    encoder.put(flushQueueEntries)
+    encoder.put(flushQueueTimeout)
+    encoder.put(cachesRights)
   }
 
   init(from decoder: inout ByteDecoder, version: UInt64 = Log.version) throws(LogError) {
@@ -58,6 +61,11 @@ extension Settings {
       let count = try decoder.number()
       guard count <= UInt64(OperationKind.allCases.count) else { throw .malformed(offset: decoder.offset) }
       for _ in 0..<count { orders.append(try UserOrder(from: &decoder)) }
+    }
+    if version >= 3 {
+      flushQueueEntries = try decoder.number(UInt32.self)
+      flushQueueTimeout = try decoder.number()
+      cachesRights = try decoder.flag()
     }
   }
 }

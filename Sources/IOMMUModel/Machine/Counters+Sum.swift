@@ -10,7 +10,9 @@ extension Counters {
     ("autoAnswers", \.autoAnswers), ("dmaChecked", \.dmaChecked), ("invalidations", \.invalidations),
     ("completions", \.completions), ("liveHits", \.liveHits), ("timeouts", \.timeouts), ("fenced", \.fenced),
     ("unexpectedCompletions", \.unexpectedCompletions), ("fullBatches", \.fullBatches),
-    ("framesFreed", \.framesFreed), ("tablesFreed", \.tablesFreed), ("corruptedFrames", \.corruptedFrames),
+    ("framesFreed", \.framesFreed), ("tablesFreed", \.tablesFreed),
+    ("deferredFlushes", \.deferredFlushes), ("queueFlushes", \.queueFlushes), ("keptFrames", \.keptFrames),
+    ("corruptedFrames", \.corruptedFrames),
     ("unexplainedCorruptions", \.unexplainedCorruptions),
   ]
 
@@ -39,6 +41,9 @@ extension Counters {
     fullBatches += more.fullBatches
     framesFreed += more.framesFreed
     tablesFreed += more.tablesFreed
+    deferredFlushes += more.deferredFlushes
+    queueFlushes += more.queueFlushes
+    keptFrames += more.keptFrames
     corruptedFrames += more.corruptedFrames
     unexplainedCorruptions += more.unexplainedCorruptions
   }

@@ -25,6 +25,11 @@ public struct Counters: Equatable, Sendable {
   public var fullBatches: UInt64 = 0
   public var framesFreed: UInt64 = 0
   public var tablesFreed: UInt64 = 0
+  /// Flushes, one for each binding, that a site put into a flush queue; flushes of such queues; and frames and tables that
+  /// the queues kept.
+  public var deferredFlushes: UInt64 = 0
+  public var queueFlushes: UInt64 = 0
+  public var keptFrames: UInt64 = 0
   /// Frames whose content no accounted write explains, found by checksum when they were freed or given out…
   public var corruptedFrames: UInt64 = 0
   /// …and those among them for which the oracle had said nothing: always 0.

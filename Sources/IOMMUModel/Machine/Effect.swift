@@ -123,6 +123,10 @@ public struct OperationStep: Equatable, Sendable {
   public enum Letter: UInt8, Sendable {
     case start, hold, entries, cpuFlush, flushSite, flushed, framesFreed, tablesUnlinked, tablesFreed, end
     case changePTE, release, drain, lockWait, invalidatePage, young
+    /// I waits in the flush queue.
+    case flushQueued
+    /// An entry has gained a right, on hardware that caches rights.
+    case upgrade
   }
   public var operation: OperationID
   public var kind: OperationKind
@@ -160,6 +164,8 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   case mremap, numaHint, clearSoftDirty, clearYoung, oomReap, ksmWriteProtect, ksmReplacePage, migratePages, uffdioMove
   case madviseFree, reclaim, uffdWriteProtect, writeback, migrateToDevice, makeDeviceExclusive
   case collapse, splitPages, retractTables
+  /// The machine's own: I for all that an address space's flush queue has gathered.
+  case flushQueue
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {

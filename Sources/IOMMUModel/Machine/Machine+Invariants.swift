@@ -25,6 +25,9 @@ extension Machine {
         check(memory[table].use == .table, "the table kept for huge page \(key.page) is \(memory[table].use)")
       }
       countHeld(spaces[id].root, walker.format.levelCount - 1, 0, .addressSpace(id), &held, &slots)
+      for entry in spaces[id].flushQueue.entries {
+        for frame in entry.tables + entry.frames { held[Int(frame)] += 1 }
+      }
     }
     for id in domains.ids where domains[id].kind == .paging {
       held[Int(domains[id].root)] += 1
@@ -143,6 +146,28 @@ extension Machine {
     for id in spaces.ids {
       let lock = spaces[id].lock
       check(lock.writer == .none || lock.readers == 0, "a writer is alone")
+      checkFlushQueue(id)
+    }
+  }
+
+  private func checkFlushQueue(_ id: AddressSpaceID) {
+    let queue = spaces[id].flushQueue
+    check(queue.waitingCount <= Int(settings.flushQueueEntries), "a flush queue is bounded")
+    check(queue.timer == 0 || pending.sorted.contains { $0.sequence == queue.timer }, "a timer that runs will end")
+    check(queue.inFlight == 0 || queue.flush != .none, "what is in flight has its flush")
+    check(queue.flush == .none || kind(queue.flush) == .flushQueue, "the flush of a queue runs")
+    check(
+      queue.waitingCount == 0 || queue.flush != .none || queue.timer != 0 || flushesWanted.contains(id),
+      "what waits in a flush queue is flushed some time")
+    check(queue.waiting.isEmpty || queue.flush != .none || flushesWanted.contains(id), "who waits for a flush gets one")
+    for entry in queue.entries {
+      check(entry.dropped.count == entry.frames.count, "a kept frame has its reference")
+      for dropped in entry.dropped {
+        check(memory.generation(dropped.frame) == dropped.generation, "a kept frame is in the life that was kept")
+        check(
+          spaces[id].references.find(dropped.page, level: dropped.level)?.held != true,
+          "no page has come back where one is kept for devices")
+      }
     }
   }
 }

@@ -37,6 +37,8 @@ public struct Machine {
   var handler: FaultHandler
   /// Detach operations that wait until no page request of theirs is on its way.
   var drains: [OperationID] = []
+  /// Address spaces whose flush queue waits for a slot for its operation.
+  var flushesWanted: [AddressSpaceID] = []
   var pending = PendingTurns()
   var history = OperationHistory()
   var lastEpoch: UInt32 = 0
@@ -140,6 +142,7 @@ public struct Machine {
     case .landing(let device): land(device, &effects)
     case .timeout(let device, _): fence(device, &effects)
     case .interrupt: drainQueue(&effects)
+    case .flushTimer(let space): endFlushTimer(space)
     }
     finishTurn(&effects)
   }
@@ -173,6 +176,8 @@ public struct Machine {
       return tag.state != .owed || tag.timeoutTurn != chosen.sequence
     case .interrupt:
       return !queue.interruptPending
+    case .flushTimer(let space):
+      return !spaces.contains(space) || spaces[space].flushQueue.timer != chosen.sequence
     }
   }
 

@@ -8,13 +8,15 @@ public struct PendingTurn: Comparable, Sendable {
     case landing(DeviceID)
     case timeout(DeviceID, itag: UInt8)
     case interrupt
+    /// The oldest entry of a flush queue has waited its time.
+    case flushTimer(AddressSpaceID)
   }
   public let due: Nanoseconds
   /// Names the turn in logs; grows by one with each that is scheduled, and breaks ties of `due`.
   public let sequence: UInt64
   let kind: Kind
 
-  /// The memory operation whose step it is; nil: a landing, a time-out or an interrupt.
+  /// The memory operation whose step it is; nil: a landing, a time-out, an interrupt or a timer.
   public var operation: OperationID? { if case .step(let id) = kind { id } else { nil } }
   public var isTimeout: Bool { if case .timeout = kind { true } else { false } }
 

@@ -23,9 +23,18 @@ public struct Settings: Equatable, Sendable {
   public var handlerWorkers: UInt32 = 4
   /// Undilated time after which a device that owes a completion is fenced. Drivers: AMD 100 ms, SMMUv3 1 s.
   public var invalidationTimeout: Nanoseconds = 1_000_000_000
+  /// Flushes that wait in an address space's queue before they are run together. Linux dma-iommu: `IOVA_DEFAULT_FQ_SIZE`
+  /// 256 for each CPU, `IOVA_SINGLE_FQ_SIZE` 32,768.
+  public var flushQueueEntries: UInt32 = 256
+  /// Undilated time after which the oldest of them is waited for no longer. Linux dma-iommu:
+  /// `IOVA_DEFAULT_FQ_TIMEOUT` 10 ms, `IOVA_SINGLE_FQ_TIMEOUT` 1 s.
+  public var flushQueueTimeout: Nanoseconds = 10_000_000
   /// Successes for one page without a change of it after which the oracle says `LIVELOCK`.
   public var livelockLimit: UInt32 = 64
   public var oracleAction: OracleAction = .perform
+  /// Whether the IOTLB answers a write request from an entry without the write right, as Arm's does, instead of walking
+  /// again, as x86's do.
+  public var cachesRights = false
   public var caches = CacheSizes()
   public var limits = Limits()
   /// Page-table and data words are kept in chunks of 2^n frames: the copy-on-write unit.
@@ -38,6 +47,7 @@ public struct Settings: Equatable, Sendable {
     let slots = [limits.addressSpaces, limits.domains, limits.devices]
     // Physical addresses have 40 bits; handles have 16-bit slots, operations 12-bit ones; a group counts in 16 bits.
     return (2...1 << 28).contains(frameCount) && cpuCount > 0 && gatherBatch > 0 && handlerWorkers > 0
+      && (1...1 << 16).contains(flushQueueEntries)
       && (1...0x7fff).contains(pageRequestQueueCapacity) && limits.operations <= 4096 && chunkFramesLog2 <= 10
       && sizes.allSatisfy { $0.nonzeroBitCount == 1 && $0 <= 1 << 20 } && slots.allSatisfy { $0 <= 0xffff }
   }

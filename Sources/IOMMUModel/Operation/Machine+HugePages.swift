@@ -190,6 +190,9 @@ extension Machine {
 
   /// The locks of the block's table and of the one above it, both or none.
   mutating func lockBlock(_ operation: inout Operation) -> StepOutcome {
+    if operation.kind == .collapse, waitsForKeptPages(operation.space!, operation.window, operation.id) {
+      return .blocked
+    }
     let root = spaces[operation.space!].root
     guard let position = directory(root, operation.window.first),
       case let entry = PageTableEntry(bits: memory.load(position.table, position.index)), entry.isTable

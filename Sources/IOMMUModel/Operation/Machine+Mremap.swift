@@ -36,6 +36,8 @@ extension Machine {
     let root = spaces[operation.space!].root
     while let position = nextEntry(&operation, before: operation.range.end) {
       if waitsForMigration(position, operation.cursor, operation.id) { return .blocked }
+      let moved = PageRange(first: operation.destination, count: operation.range.count)
+      if waitsForKeptPages(operation.space!, moved, operation.id) { return .blocked }
       let table = makeTables(root, destination(of: operation.cursor, operation), level: position.level)!
       guard lockTables(position.table, table, &operation) else { return .blocked }
       let first = operation.cursor

@@ -18,6 +18,9 @@ enum StepOutcome {
 
 /// Starting, running, waking and ending of operations. What the steps do is in `Machine+Steps` and its neighbours.
 extension Machine {
+  /// Operations that can run at a time, the machine's own among them (`OperationID.slot`).
+  static let operationSlots = 0xfff
+
   /// What a running operation is; nil: it has returned, or is in its turn.
   @inline(__always)
   func kind(_ id: OperationID) -> OperationKind? {
@@ -313,7 +316,7 @@ extension Machine {
     }
     if operation.kind == .pageRequestGroup {
       handler.idleWorkers += 1
-    } else {
+    } else if operation.kind != .flushQueue {
       effects.append(
         .operation(
           OperationOutcome(
@@ -328,6 +331,7 @@ extension Machine {
       wake(exit)
     }
     // A worker is idle again, or a slot for an operation is free.
+    startWantedFlushes()
     dispatchGroups(&effects)
   }
 

@@ -90,6 +90,8 @@ extension Machine {
   /// The locks of the page's table and of the destination's.
   mutating func lockTables(_ operation: inout Operation) -> StepOutcome {
     let root = spaces[operation.space!].root
+    let moved = PageRange(first: destination(of: operation.fault.page, operation), count: 1)
+    if waitsForKeptPages(operation.space!, moved, operation.id) { return .blocked }
     guard let table = makeTables(root, destination(of: operation.fault.page, operation), level: 0) else {
       operation.fault.lost = true
       return .through

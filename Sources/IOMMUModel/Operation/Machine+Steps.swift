@@ -35,6 +35,7 @@ extension Machine {
     case .clearEntry: clearEntry(&operation, &effects)
     case .setNew: setNew(&operation, &effects)
     case .unlockTable: unlockTable(&operation)
+    case .upgrade: upgrade(&operation, &effects)
     case .unlockAgain: unlockAgain(&operation)
     case .respond: respond(&operation, &effects)
     case .cut: cut(&operation, &effects)
@@ -82,6 +83,8 @@ extension Machine {
     case .freeLazily: freeLazily(&operation, &effects)
     case .copyPage: copyPage(&operation)
     case .remap: remap(&operation, &effects)
+    case .takeQueue: takeQueue(&operation)
+    case .freeQueue: freeQueue(&operation, &effects)
     case .done: .finished
     }
   }

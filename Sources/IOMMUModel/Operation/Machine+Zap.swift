@@ -129,6 +129,7 @@ extension Machine {
       }
       return .through
     }
+    keepGathered(&operation, &effects)
     let stamp = stamp(operation)
     let count = operation.gathered.count + operation.tables.count
     var freed = 0
@@ -148,6 +149,8 @@ extension Machine {
 
   mutating func destroySpace(_ operation: inout Operation) -> StepOutcome {
     let space = operation.space!
+    // Those without the lock may have deferred flushes after `release` had emptied the queue.
+    if waitsForEmptyFlushQueue(space, operation.id) { return .blocked }
     // Who works on the page table without the mmap lock has it still (mmget); its end wakes this one.
     if spaces[space].operations.contains(where: { $0 != operation.id && worksWithoutLock($0) }) { return .blocked }
     precondition(spaces[space].references.heldCount == 0, "an exit has dropped every reference")

@@ -55,6 +55,9 @@ struct Operation {
   /// The flush site takes the whole address space, whatever was gathered.
   var flushesWhole = false
 
+  /// The entry of the flush queue that took this operation's last flush; 0: none did.
+  var queued: UInt64 = 0
+
   var countedInEmptyTable = false
   var countedDown = false
   /// Its E was the last of the racy counter.

@@ -32,6 +32,7 @@ extension OperationKind {
     case .collapse: "collapse"
     case .splitPages: "split-pages"
     case .retractTables: "retract-tables"
+    case .flushQueue: "flush-queue"
     }
   }
 
@@ -68,6 +69,7 @@ extension OperationKind {
     case .collapse: "THP collapse"
     case .splitPages: "THP split"
     case .retractTables: "file collapse (retract)"
+    case .flushQueue: "flush queue"
     }
   }
 }

@@ -68,6 +68,8 @@ enum Step: UInt8, CaseIterable {
   case clearEntry
   case setNew
   case unlockTable
+  /// The hook for an entry that has gained a right; on hardware that walks again nobody calls it.
+  case upgrade
   case unlockAgain
   case respond
 
@@ -119,5 +121,39 @@ enum Step: UInt8, CaseIterable {
   case drain
   case forget
 
+  // The flush of a queue.
+  case takeQueue, freeQueue
+
   case done
+}
+
+extension Step {
+  /// What a P does with what it takes away.
+  enum Change {
+    /// It is gathered, and goes with F and T.
+    case gathers
+    /// It stays somewhere: the page keeps its frame or gets another, here or elsewhere.
+    case keeps
+  }
+  /// nil: no P.
+  var change: Change? {
+    switch self {
+    case .zap, .unlinkTables: .gathers
+    case .protect, .copyEntries, .moveEntries, .moveEntriesLocked, .clearYoung, .clearEntry, .setNew, .clearPage,
+      .setReadOnly, .setClean, .setShared, .setMoved, .setMigration, .setExclusive, .setSwap, .writeOut, .freeLazily,
+      .remap, .invalidateHuge, .fillTable, .clearTable, .setHuge, .retractTable:
+      .keeps
+    default: nil
+    }
+  }
+}
+
+extension [Step] {
+  /// Whether what the last P before a step took away is gathered for F and T.
+  func gathers(before step: Int) -> Bool {
+    for index in stride(from: step - 1, through: 0, by: -1) {
+      if let change = self[index].change { return change == .gathers }
+    }
+    return false
+  }
 }

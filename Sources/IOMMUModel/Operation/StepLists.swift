@@ -125,15 +125,19 @@ struct StepLists {
         .end, .nextPageAgain, .unlock, .done,
       ]
     case .cpuAccess:
-      return [.access, .lockRead, .service, .resolve] + copyOnWrite(column) + [.unlockAgain, .done]
+      return [.access, .lockRead, .service, .resolve] + copyOnWrite(column) + [.upgrade, .unlockAgain, .done]
     case .pageRequestGroup:
-      return [.nextMember, .lockRead, .service, .resolve] + copyOnWrite(column) + [.unlockAgain, .respond, .done]
+      return [.nextMember, .lockRead, .service, .resolve] + copyOnWrite(column) + [
+        .upgrade, .unlockAgain, .respond, .done,
+      ]
     case .unmap:
       // Strict unmap of a PAGING domain: entries, tables, I with completion, then the frames.
       return [
         .lockWrite, .zap, .flushSite, .unlockTable, .free, .again,
         .unlinkTables, .flushSite, .free, .unlock, .done,
       ]
+    case .flushQueue:
+      return [.takeQueue, .flushSite, .freeQueue, .done]
     case .detach:
       return [.cut, .flushSite, .drain, .forget, .done]
     }

@@ -68,7 +68,9 @@ extension Machine {
   private func isInProgress(_ target: Binding.Target, _ page: PageNumber, _ grant: Grant) -> Bool {
     let running: [OperationID]
     switch target {
-    case .addressSpace(let space): running = spaces[space].operations
+    case .addressSpace(let space):
+      running = spaces[space].operations
+      if spaces[space].flushQueue.references(page, grant.level, grant.frame, grant.generation) { return true }
     case .domain(let domain): running = domains[domain].operations
     }
     return running.contains { id in

@@ -101,6 +101,7 @@ extension Machine {
     // Above the area's level stands a transparent huge page, or a table is missing.
     if position.level > area.level && entry.bits == 0 {
       guard let table = makeTables(spaces[space].root, page, level: area.level) else {
+        if waitsForKeptFrames(space, operation.id) { return .blocked }
         return settleFault(.outOfMemory, &operation, &effects)
       }
       position = EntryPosition(table: table, index: walker.format.index(page, level: area.level), level: area.level)
@@ -114,8 +115,13 @@ extension Machine {
       pageLocks.wait(operation.id, for: frame)
       return .blocked
     }
+    if memory.load(position.table, position.index) == 0 {
+      let block = PageRange(first: position.first(of: page), count: position.span)
+      if waitsForKeptPages(space, block, operation.id) { return .blocked }
+    }
     let resolution = resolve(position, area, &operation)
     if case .copyOnWrite = resolution { return .through }
+    if case .outOfMemory = resolution, waitsForKeptFrames(space, operation.id) { return .blocked }
     return settleFault(resolution, &operation, &effects)
   }
 
@@ -154,12 +160,18 @@ extension Machine {
     if entry.isUserfaultWriteProtected { return .denied }
     let frame = entry.leafFrame(level: position.level)
     if area.isShared || memory[frame].references == 1 {
-      // A shared page of a file, or the last user of another writes in place (Linux `wp_page_reuse`): an upgrade, with no flush.
+      // A shared page of a file, or the last user of another writes in place (Linux `wp_page_reuse`): an
+      // upgrade. Hardware that walks again needs no flush.
       memory.store(position.table, position.index, entry.bits | PageTableEntry.writable)
       let turn = turn
       spaces[space].references.change(page, level: position.level) {
         $0.rights = .readWrite
         $0.changedTurn = turn
+      }
+      if settings.cachesRights {
+        tableLocks.acquire(position.table, operation.id)
+        operation.lockedTable = position.table
+        operation.gather(PageRange(first: page, count: position.span))
       }
       return .changed
     }
@@ -277,7 +289,21 @@ extension Machine {
       default: break
       }
     }
-    return .go(to: lists[operation.kind].firstIndex(of: .unlockAgain)!)
+    return .go(to: lists[operation.kind].firstIndex(of: .upgrade)!)
+  }
+
+  /// The hook for an upgrade, under the page-table lock (Arm's `ptep_set_access_flags`).
+  mutating func upgrade(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    guard operation.gatherRange != nil else { return .through }
+    let outcome = runSite(.upgrade, &operation, &effects)
+    switch outcome {
+    case .through, .next:
+      operation.gatherFirst = .max
+      operation.gatherEnd = 0
+      _ = unlockTable(&operation)
+    default: break
+    }
+    return outcome
   }
 
   /// `inout`, though nothing is changed: an operation passed by value out of an `inout` one is copied.

@@ -104,7 +104,7 @@ extension Machine {
   mutating func dispatchGroups(_ effects: inout Effects) {
     guard !handler.dispatching else { return }
     handler.dispatching = true
-    while handler.idleWorkers > 0, operationCount < 0xfff, let group = handler.groups.popFirst() {
+    while handler.idleWorkers > 0, operationCount < Self.operationSlots, let group = handler.groups.popFirst() {
       handler.idleWorkers -= 1
       let target = handlerTarget(group)
       let id = insert(.pageRequestGroup, target, PageRange(first: group.first.page, count: 1)) { $0.group = group }
@@ -155,6 +155,8 @@ extension Machine {
 
   mutating func cut(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     let binding = operation.detached!.binding
+    // The queue's flush is the last that the binding takes part in.
+    if let space = operation.space, waitsForEmptyFlushQueue(space, operation.id) { return .blocked }
     if bindings.contains(binding) { bindings[binding].table = .cut }
     operation.gather(.all)
     return .through

@@ -29,9 +29,12 @@ struct IOMMUCaches {
 
     static let none = Translation(frame: 0, generation: 0, rights: [], dirty: false, throughFreedTable: false)
 
-    /// Whether it answers a request without a walk.
+    /// Whether it answers a request in full, without a walk.
     @inline(__always)
     func satisfies(wantsWrite: Bool) -> Bool { !wantsWrite || rights.contains(.write) && dirty }
+    /// Whether hardware that caches rights answers from it all the same: with less than was asked.
+    @inline(__always)
+    var withholdsWrite: Bool { !rights.contains(.write) }
   }
   /// Walk cache: the table that an upper-level entry points to, and what the entries above allow.
   struct Walk {

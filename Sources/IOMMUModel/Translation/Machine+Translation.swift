@@ -115,7 +115,9 @@ extension Machine {
         return IOMMUAnswer(status: .success, binding: entry.binding)
       }
       let owner = IOMMUCaches.owner(tag: entry.tag, pasid)
-      if let hit = findTranslation(owner, page), hit.0.satisfies(wantsWrite: wantsWrite) {
+      if let hit = findTranslation(owner, page),
+        hit.0.satisfies(wantsWrite: wantsWrite) || settings.cachesRights && hit.0.withholdsWrite
+      {
         effects.counters.iotlbHits &+= 1
         return IOMMUAnswer(
           status: .success, frame: hit.0.frame, generation: hit.0.generation, level: hit.level,

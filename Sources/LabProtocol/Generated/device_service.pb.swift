@@ -170,8 +170,7 @@ public nonisolated struct LabSvaBinding: Sendable {
   /// The address space.
   public var addressSpace: String = String()
 
-  /// When the IOMMU is flushed: `flush-at-start`, `flush-at-end`, `empty-table`, `invalidate-range`,
-  /// `invalidate-range-without-atc` or `none`.
+  /// When the IOMMU is flushed: a name of `iommulab strategy list`, for example `invalidate-range` or `deferred-held`.
   public var strategy: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()

@@ -115,6 +115,9 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// ioctl(UFFDIO_WRITEPROTECT).
   case uffdWriteProtect // = 28
+
+  /// The flush of an address space's flush queue; what the machine does of its own stands from 64 on.
+  case flushQueue // = 64
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -152,6 +155,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case 26: self = .splitPages
     case 27: self = .retractTables
     case 28: self = .uffdWriteProtect
+    case 64: self = .flushQueue
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -187,6 +191,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case .splitPages: return 26
     case .retractTables: return 27
     case .uffdWriteProtect: return 28
+    case .flushQueue: return 64
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -222,6 +227,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     .splitPages,
     .retractTables,
     .uffdWriteProtect,
+    .flushQueue,
   ]
 
 }
@@ -335,7 +341,7 @@ public nonisolated struct LabOperation: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0\u{2}$OPERATION_KIND_FLUSH_QUEUE\0")
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {

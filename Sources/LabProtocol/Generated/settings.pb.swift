@@ -413,6 +413,39 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
     set {_uniqueStorage()._orders = newValue}
   }
 
+  /// Flushes that wait in an address space's queue before they are run together, for strategies that defer; at most
+  /// 65,536. Default 256, as in Linux's dma-iommu.
+  public var flushQueueEntries: UInt32 {
+    get {_storage._flushQueueEntries ?? 0}
+    set {_uniqueStorage()._flushQueueEntries = newValue}
+  }
+  /// Returns true if `flushQueueEntries` has been explicitly set.
+  public var hasFlushQueueEntries: Bool {_storage._flushQueueEntries != nil}
+  /// Clears the value of `flushQueueEntries`. Subsequent reads from it will return its default value.
+  public mutating func clearFlushQueueEntries() {_uniqueStorage()._flushQueueEntries = nil}
+
+  /// Time after which the oldest of them is waited for no longer; nanoseconds, undilated. Default 10,000,000, as in
+  /// Linux's dma-iommu.
+  public var flushQueueTimeoutNanoseconds: UInt64 {
+    get {_storage._flushQueueTimeoutNanoseconds ?? 0}
+    set {_uniqueStorage()._flushQueueTimeoutNanoseconds = newValue}
+  }
+  /// Returns true if `flushQueueTimeoutNanoseconds` has been explicitly set.
+  public var hasFlushQueueTimeoutNanoseconds: Bool {_storage._flushQueueTimeoutNanoseconds != nil}
+  /// Clears the value of `flushQueueTimeoutNanoseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearFlushQueueTimeoutNanoseconds() {_uniqueStorage()._flushQueueTimeoutNanoseconds = nil}
+
+  /// Whether the IOTLB answers a write request from an entry without the write right, as Arm's does, instead of walking
+  /// again, as x86's do. Default false.
+  public var cachesRights: Bool {
+    get {_storage._cachesRights ?? false}
+    set {_uniqueStorage()._cachesRights = newValue}
+  }
+  /// Returns true if `cachesRights` has been explicitly set.
+  public var hasCachesRights: Bool {_storage._cachesRights != nil}
+  /// Clears the value of `cachesRights`. Subsequent reads from it will return its default value.
+  public mutating func clearCachesRights() {_uniqueStorage()._cachesRights = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -781,7 +814,7 @@ nonisolated extension LabCostPreset: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0\u{3}flush_queue_entries\0\u{3}flush_queue_timeout_nanoseconds\0\u{3}caches_rights\0")
 
   fileprivate class _StorageClass {
     var _seed: UInt64? = nil
@@ -800,6 +833,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
     var _limits: LabMachineLimits? = nil
     var _kernel: LabKernel = .unspecified
     var _orders: [LabStepOrder] = []
+    var _flushQueueEntries: UInt32? = nil
+    var _flushQueueTimeoutNanoseconds: UInt64? = nil
+    var _cachesRights: Bool? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -826,6 +862,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       _limits = source._limits
       _kernel = source._kernel
       _orders = source._orders
+      _flushQueueEntries = source._flushQueueEntries
+      _flushQueueTimeoutNanoseconds = source._flushQueueTimeoutNanoseconds
+      _cachesRights = source._cachesRights
     }
   }
 
@@ -860,6 +899,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         case 14: try { try decoder.decodeSingularMessageField(value: &_storage._limits) }()
         case 15: try { try decoder.decodeSingularEnumField(value: &_storage._kernel) }()
         case 16: try { try decoder.decodeRepeatedMessageField(value: &_storage._orders) }()
+        case 17: try { try decoder.decodeSingularUInt32Field(value: &_storage._flushQueueEntries) }()
+        case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._flushQueueTimeoutNanoseconds) }()
+        case 19: try { try decoder.decodeSingularBoolField(value: &_storage._cachesRights) }()
         default: break
         }
       }
@@ -920,6 +962,15 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       if !_storage._orders.isEmpty {
         try visitor.visitRepeatedMessageField(value: _storage._orders, fieldNumber: 16)
       }
+      try { if let v = _storage._flushQueueEntries {
+        try visitor.visitSingularUInt32Field(value: v, fieldNumber: 17)
+      } }()
+      try { if let v = _storage._flushQueueTimeoutNanoseconds {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 18)
+      } }()
+      try { if let v = _storage._cachesRights {
+        try visitor.visitSingularBoolField(value: v, fieldNumber: 19)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -945,6 +996,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         if _storage._limits != rhs_storage._limits {return false}
         if _storage._kernel != rhs_storage._kernel {return false}
         if _storage._orders != rhs_storage._orders {return false}
+        if _storage._flushQueueEntries != rhs_storage._flushQueueEntries {return false}
+        if _storage._flushQueueTimeoutNanoseconds != rhs_storage._flushQueueTimeoutNanoseconds {return false}
+        if _storage._cachesRights != rhs_storage._cachesRights {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -181,6 +181,24 @@ public nonisolated struct LabCounters: @unchecked Sendable {
     set {_uniqueStorage()._unexplainedCorruptions = newValue}
   }
 
+  /// Flushes, one for each binding, that waited in a flush queue.
+  public var deferredFlushes: UInt64 {
+    get {_storage._deferredFlushes}
+    set {_uniqueStorage()._deferredFlushes = newValue}
+  }
+
+  /// Flushes of flush queues.
+  public var queueFlushes: UInt64 {
+    get {_storage._queueFlushes}
+    set {_uniqueStorage()._queueFlushes = newValue}
+  }
+
+  /// Data and page-table frames that flush queues kept.
+  public var keptFrames: UInt64 {
+    get {_storage._keptFrames}
+    set {_uniqueStorage()._keptFrames = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -280,7 +298,7 @@ fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Counters"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0\u{3}deferred_flushes\0\u{3}queue_flushes\0\u{3}kept_frames\0")
 
   fileprivate class _StorageClass {
     var _translations: UInt64 = 0
@@ -308,6 +326,9 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _tablesFreed: UInt64 = 0
     var _corruptedFrames: UInt64 = 0
     var _unexplainedCorruptions: UInt64 = 0
+    var _deferredFlushes: UInt64 = 0
+    var _queueFlushes: UInt64 = 0
+    var _keptFrames: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -343,6 +364,9 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       _tablesFreed = source._tablesFreed
       _corruptedFrames = source._corruptedFrames
       _unexplainedCorruptions = source._unexplainedCorruptions
+      _deferredFlushes = source._deferredFlushes
+      _queueFlushes = source._queueFlushes
+      _keptFrames = source._keptFrames
     }
   }
 
@@ -386,6 +410,9 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 23: try { try decoder.decodeSingularUInt64Field(value: &_storage._tablesFreed) }()
         case 24: try { try decoder.decodeSingularUInt64Field(value: &_storage._corruptedFrames) }()
         case 25: try { try decoder.decodeSingularUInt64Field(value: &_storage._unexplainedCorruptions) }()
+        case 26: try { try decoder.decodeSingularUInt64Field(value: &_storage._deferredFlushes) }()
+        case 27: try { try decoder.decodeSingularUInt64Field(value: &_storage._queueFlushes) }()
+        case 28: try { try decoder.decodeSingularUInt64Field(value: &_storage._keptFrames) }()
         default: break
         }
       }
@@ -469,6 +496,15 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       if _storage._unexplainedCorruptions != 0 {
         try visitor.visitSingularUInt64Field(value: _storage._unexplainedCorruptions, fieldNumber: 25)
       }
+      if _storage._deferredFlushes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._deferredFlushes, fieldNumber: 26)
+      }
+      if _storage._queueFlushes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._queueFlushes, fieldNumber: 27)
+      }
+      if _storage._keptFrames != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._keptFrames, fieldNumber: 28)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -503,6 +539,9 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         if _storage._tablesFreed != rhs_storage._tablesFreed {return false}
         if _storage._corruptedFrames != rhs_storage._corruptedFrames {return false}
         if _storage._unexplainedCorruptions != rhs_storage._unexplainedCorruptions {return false}
+        if _storage._deferredFlushes != rhs_storage._deferredFlushes {return false}
+        if _storage._queueFlushes != rhs_storage._queueFlushes {return false}
+        if _storage._keptFrames != rhs_storage._keptFrames {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -79,6 +79,12 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// `clear_flush_young`.
   case young // = 16
+
+  /// I waits in the flush queue.
+  case flushQueued // = 17
+
+  /// An entry has gained a right, on hardware that caches rights.
+  case upgrade // = 18
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -104,6 +110,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 14: self = .lockWait
     case 15: self = .invalidatePage
     case 16: self = .young
+    case 17: self = .flushQueued
+    case 18: self = .upgrade
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -127,6 +135,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .lockWait: return 14
     case .invalidatePage: return 15
     case .young: return 16
+    case .flushQueued: return 17
+    case .upgrade: return 18
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -150,6 +160,8 @@ public nonisolated enum LabStepLetter: SwiftProtobuf.Enum, Swift.CaseIterable {
     .lockWait,
     .invalidatePage,
     .young,
+    .flushQueued,
+    .upgrade,
   ]
 
 }
@@ -458,7 +470,7 @@ public nonisolated struct LabTraceServiceWatchResponse: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabStepLetter: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_LETTER_UNSPECIFIED\0\u{1}STEP_LETTER_START\0\u{1}STEP_LETTER_HOLD\0\u{1}STEP_LETTER_ENTRIES\0\u{1}STEP_LETTER_CPU_FLUSH\0\u{1}STEP_LETTER_FLUSH_SITE\0\u{1}STEP_LETTER_FLUSHED\0\u{1}STEP_LETTER_FRAMES_FREED\0\u{1}STEP_LETTER_TABLES_UNLINKED\0\u{1}STEP_LETTER_TABLES_FREED\0\u{1}STEP_LETTER_END\0\u{1}STEP_LETTER_CHANGE_PTE\0\u{1}STEP_LETTER_RELEASE\0\u{1}STEP_LETTER_DRAIN\0\u{1}STEP_LETTER_LOCK_WAIT\0\u{1}STEP_LETTER_INVALIDATE_PAGE\0\u{1}STEP_LETTER_YOUNG\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_LETTER_UNSPECIFIED\0\u{1}STEP_LETTER_START\0\u{1}STEP_LETTER_HOLD\0\u{1}STEP_LETTER_ENTRIES\0\u{1}STEP_LETTER_CPU_FLUSH\0\u{1}STEP_LETTER_FLUSH_SITE\0\u{1}STEP_LETTER_FLUSHED\0\u{1}STEP_LETTER_FRAMES_FREED\0\u{1}STEP_LETTER_TABLES_UNLINKED\0\u{1}STEP_LETTER_TABLES_FREED\0\u{1}STEP_LETTER_END\0\u{1}STEP_LETTER_CHANGE_PTE\0\u{1}STEP_LETTER_RELEASE\0\u{1}STEP_LETTER_DRAIN\0\u{1}STEP_LETTER_LOCK_WAIT\0\u{1}STEP_LETTER_INVALIDATE_PAGE\0\u{1}STEP_LETTER_YOUNG\0\u{1}STEP_LETTER_FLUSH_QUEUED\0\u{1}STEP_LETTER_UPGRADE\0")
 }
 
 nonisolated extension LabInvalidationEndKind: SwiftProtobuf._ProtoNameProviding {

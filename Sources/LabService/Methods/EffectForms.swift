@@ -36,6 +36,7 @@ extension LabOperationKind {
       case .splitPages: .splitPages
       case .retractTables: .retractTables
       case .uffdWriteProtect: .uffdWriteProtect
+      case .flushQueue: .flushQueue
       }
   }
 }
@@ -176,5 +177,8 @@ extension LabCounters {
     tablesFreed = counters.tablesFreed
     corruptedFrames = counters.corruptedFrames
     unexplainedCorruptions = counters.unexplainedCorruptions
+    deferredFlushes = counters.deferredFlushes
+    queueFlushes = counters.queueFlushes
+    keptFrames = counters.keptFrames
   }
 }

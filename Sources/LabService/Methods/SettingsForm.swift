@@ -51,6 +51,14 @@ extension Settings {
         message.invalidationTimeoutNanoseconds, 1...3_600_000_000_000, "invalidationTimeoutNanoseconds")
     }
     if message.hasLivelockLimit { livelockLimit = try within(message.livelockLimit, 1...1_000_000, "livelockLimit") }
+    if message.hasFlushQueueEntries {
+      flushQueueEntries = try within(message.flushQueueEntries, 1...65_536, "flushQueueEntries")
+    }
+    if message.hasFlushQueueTimeoutNanoseconds {
+      flushQueueTimeout = try within(
+        message.flushQueueTimeoutNanoseconds, 1...3_600_000_000_000, "flushQueueTimeoutNanoseconds")
+    }
+    if message.hasCachesRights { cachesRights = message.cachesRights }
     switch message.oracleAction {
     case .unspecified, .perform: oracleAction = .perform
     case .block: oracleAction = .block
@@ -125,6 +133,9 @@ extension LabMachineSettings {
     handlerWorkers = settings.handlerWorkers
     invalidationTimeoutNanoseconds = settings.invalidationTimeout
     livelockLimit = settings.livelockLimit
+    flushQueueEntries = settings.flushQueueEntries
+    flushQueueTimeoutNanoseconds = settings.flushQueueTimeout
+    cachesRights = settings.cachesRights
     switch settings.oracleAction {
     case .perform: oracleAction = .perform
     case .block: oracleAction = .block

@@ -142,6 +142,8 @@ extension LabStepLetter {
       case .lockWait: .lockWait
       case .invalidatePage: .invalidatePage
       case .young: .young
+      case .flushQueued: .flushQueued
+      case .upgrade: .upgrade
       }
   }
 }
