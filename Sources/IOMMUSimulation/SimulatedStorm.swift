@@ -10,6 +10,8 @@ public struct SimulatedStorm {
   public private(set) var machine: Machine
   public private(set) var counters = Counters()
   public private(set) var verdicts: [Verdict] = []
+  /// Of strategies that defer flushes.
+  public private(set) var windows = StaleWindows()
   /// Every turn of the run, for `Replay`.
   public var log: LogWriter
   public private(set) var effectDigest = Digest()
@@ -145,7 +147,9 @@ public struct SimulatedStorm {
     afterTurn?(machine)
     effects.digest(into: &effectDigest)
     verdicts += effects.verdicts
+    let defers = plan.strategy.deferral != .none
     for effect in effects.list {
+      if defers { windows.note(effect, at: machine.time) }
       switch effect {
       case .translation(let id, _), .pageResponse(let id, _), .invalidation(let id, _), .dma(let id, _),
         .device(let id, _):

@@ -7,7 +7,8 @@ import IOMMUSimulation
 struct Simulate: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run the machine in this process, in virtual time, from a seed.",
-    subcommands: [SimulateStorm.self, SimulateCommands.self], defaultSubcommand: SimulateStorm.self)
+    subcommands: [SimulateStorm.self, SimulateCommands.self, SimulateDeferredWindow.self],
+    defaultSubcommand: SimulateStorm.self)
 }
 
 struct SimulateStorm: ParsableCommand {
