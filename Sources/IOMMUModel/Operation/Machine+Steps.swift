@@ -53,7 +53,8 @@ extension Machine {
     case .clearYoung: clearYoung(&operation, &effects)
     case .flushSiteWhole: flushWhole(&operation, &effects)
     case .invalidatePage: runSite(.invalidatePage, &operation, &effects)
-    case .changePTE: runSite(.changePTE, &operation, &effects)
+    // hugetlb has no such hook.
+    case .changePTE: operation.fault.level > 0 ? .through : runSite(.changePTE, &operation, &effects)
     case .young: runSite(.young, &operation, &effects)
     case .nextPage: nextPage(&operation)
     case .nextPageAgain: back(to: .nextPage, or: .nextPage, operation)
