@@ -8,7 +8,7 @@ struct IOMMULab: ParsableCommand {
     abstract: "Simulated machines with an IOMMU, as a network service.",
     subcommands: [
       Serve.self, StormCommand.self, DeviceCommand.self, MutatorCommand.self, Simulate.self,
-      ReplayCommand.self, JudgeCommand.self, StrategyCommand.self,
+      ReplayCommand.self, ExplainCommand.self, JudgeCommand.self, StrategyCommand.self,
     ])
 
   /// As the library's own, but wrong usage ends with 2, as the documented exit codes say.

@@ -30,11 +30,22 @@ struct JudgeCommand: ParsableCommand {
   @Option(help: "The kernels: 2014 or now.") var column = KernelColumn.now.name
   @Flag(help: "Print the table of all cells of both columns, as Markdown.") var table = false
   @Flag(help: "Print one JSON object.") var json = false
+  @Option(
+    help: ArgumentHelp(
+      "text, or a sequence diagram of the steps that lead to a verdict: mermaid or svg.", valueName: "form"))
+  var format = ExplanationFormat.text
+  @Option(help: ArgumentHelp("Whose steps the diagram shows; the first by default.", valueName: "KIND"))
+  var verdict: String?
 
   private static var operations: String {
     var seen: [String] = []
     for (kind, _) in Cell.rows where !seen.contains(kind.identifier) { seen.append(kind.identifier) }
     return seen.joined(separator: ", ")
+  }
+
+  func validate() throws {
+    if format == .json { throw ValidationError("--format: for JSON there is --json, which has every chain") }
+    if format == .text && verdict != nil { throw ValidationError("--verdict belongs to --format mermaid or svg") }
   }
 
   func run() throws {
@@ -60,6 +71,7 @@ struct JudgeCommand: ParsableCommand {
     if judged.isEmpty {
       throw ValidationError("--operation: '\(operation ?? "")' is not in the kernels of \(column.title)")
     }
+    if format != .text { return try draw(judged) }
     if json {
       print("{\"version\":1,\"column\":\"\(column.name)\",\"cells\":[\(judged.map(\.json).joined(separator: ","))]}")
     } else {
@@ -74,6 +86,7 @@ struct JudgeCommand: ParsableCommand {
         JudgedCell(Cell(file.order.kind, size, file.order.column, strategy, order: file.order), strategy: name)
       }
     }
+    if format != .text { return try draw(cells) }
     if json {
       print(
         "{\"version\":1,\"column\":\"\(file.order.column.name)\",\"order\":[\(file.order.letters.map { "\"\($0)\"" }.joined(separator: ","))],"
@@ -85,6 +98,16 @@ struct JudgeCommand: ParsableCommand {
       for cell in cells { print(cell.story + cell.costLine) }
     }
     if cells.contains(where: { !$0.agrees || !$0.judge.verdicts.isEmpty }) { throw ExitCode(1) }
+  }
+
+  /// The first chain of what was judged.
+  private func draw(_ cells: [JudgedCell]) throws {
+    let chains = cells.flatMap(\.judge.chains).filter { verdict == nil || $0.kind.name == verdict!.uppercased() }
+    guard let chain = chains.first else {
+      throw ValidationError(
+        "--format: no cell that was asked for earns \(verdict ?? "a verdict"), so there is no chain")
+    }
+    print(format == .mermaid ? chain.mermaid : chain.svg, terminator: "")
   }
 
   private func chosenRows() throws -> [(kind: OperationKind, size: Cell.Size)] {
@@ -139,9 +162,9 @@ private struct JudgedCell {
 
   var story: String {
     var lines = [line]
-    for (kind, steps) in judge.chains {
-      lines.append("  \(kind.name):")
-      lines += steps.map { "    \($0)" }
+    for chain in judge.chains {
+      lines.append("  \(chain.kind.name): \(chain.sentence)")
+      lines += chain.chain.map { "    \($0)" }
     }
     return lines.joined(separator: "\n")
   }
@@ -149,7 +172,7 @@ private struct JudgedCell {
   var json: String {
     func list(_ set: VerdictSet) -> String { set.kinds.map { "\"\($0.name)\"" }.joined(separator: ",") }
     let chains = judge.chains.map { chain in
-      "\"\(chain.kind.name)\":[\(chain.steps.map { "\"\($0)\"" }.joined(separator: ","))]"
+      "\"\(chain.kind.name)\":[\(chain.events.map { "\"\($0.text)\"" }.joined(separator: ","))]"
     }
     let cost = CellCost(cell, runs: 50)
     return "{\"operation\":\"\(cell.kind.identifier)\",\"size\":\"\(cell.size.name)\",\"strategy\":\"\(strategy)\","

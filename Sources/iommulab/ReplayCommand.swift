@@ -2,7 +2,6 @@
 import ArgumentParser
 import Foundation
 import IOMMUModel
-import IOMMUSimulation
 
 /// A recorded machine, again at a desk.
 struct ReplayCommand: ParsableCommand {
@@ -28,15 +27,7 @@ struct ReplayCommand: ParsableCommand {
   }
 
   func run() throws {
-    guard let bytes = FileManager.default.contents(atPath: file) else {
-      throw ValidationError("'\(file)' cannot be read. Give the path of a log.")
-    }
-    var replay: Replay
-    do throws(LogError) {
-      replay = try Replay(Array(bytes))
-    } catch {
-      throw ValidationError("'\(file)': \(Self.text(error))")
-    }
+    var replay = try RecordedLog(path: file).replay()
     do throws(LogError) {
       while let effects = try replay.step() {
         let entry = replay.entryCount - 1
@@ -48,21 +39,10 @@ struct ReplayCommand: ParsableCommand {
         }
       }
     } catch {
-      FileHandle.standardError.write(Data("iommulab replay: \(Self.text(error))\n".utf8))
+      FileHandle.standardError.write(Data("iommulab replay: \(RecordedLog.text(error))\n".utf8))
       throw ExitCode(1)
     }
     json ? printJSON(replay) : printText(replay)
-  }
-
-  private static func text(_ error: LogError) -> String {
-    switch error {
-    case .notALog: "no log of a machine: it does not begin with IOMMULAB"
-    case .unknownVersion(let version): "format version \(version); this build reads version \(Log.version)"
-    case .torn(let offset): "the log ends inside an entry, at byte \(offset): everything before it was replayed"
-    case .malformed(let offset): "byte \(offset) is no entry"
-    case .diverged(let entry):
-      "entry \(entry): the machine answered otherwise than the log says; another build wrote it"
-    }
   }
 
   private func counts(_ replay: Replay) -> [(kind: VerdictKind, count: Int)] {

@@ -28,7 +28,7 @@ import Testing
     #expect(explanation.sentence.contains("filled its cache again"), "\(explanation.sentence)")
     #expect(explanation.sentence.contains("munmap #"))
     #expect(explanation.chain.last?.contains("STALE_DMA") == true)
-    #expect(explanation.chain.contains { $0.contains("F, freed") })
+    #expect(explanation.chain.contains { $0.contains("F: frees") })
     #expect(explanation.chain.count >= 5, "\(explanation.chain)")
   }
 

@@ -19,7 +19,7 @@ import Testing
     let unsafe = try judge(
       "operation: dontneed\norder: [S, P, C, F, I, E]\nstrategy: {flush-at: [flush-site], atc: true}\n")
     #expect(unsafe.ending == "exit code 1")
-    #expect(unsafe.text.contains("F: frees the page\n    the device uses the freed page"))
+    #expect(unsafe.text.contains("F: frees the page\n    the device: uses the freed page"))
   }
 
   @Test func `What is wrong with a file is said, every mistake at once, and ends with 2`() throws {

@@ -9,11 +9,11 @@
 public struct StepJudge {
   /// What the cell earns in the worst case.
   public private(set) var verdicts: VerdictSet = []
-  /// For each verdict, the steps that lead to it, oldest first.
-  public private(set) var chains: [(kind: VerdictKind, steps: [String])] = []
+  /// For each verdict, the steps that lead to it.
+  public private(set) var chains: [Explanation] = []
 
   private let cell: Cell
-  private var events: [String] = []
+  private var events: [Explanation.Event] = []
 
   // What the page's entry grants, and what the device's ATC and a CPU's TLB may hold of the page that was there first.
   private var granted: Rights
@@ -109,7 +109,7 @@ public struct StepJudge {
         flush("S: the PASID points to an empty table")
         // Who needs a page in here is told that it is not there. Its request waits while the lock is held for write.
         if lock != .lockWrite && !isReaped {
-          book(.gaveUp, "the device asks for pages that are there, and is told that they are not")
+          book(.gaveUp, "asks for pages that are there, and is told that they are not")
         }
       } else {
         site(.start, "S")
@@ -202,7 +202,7 @@ public struct StepJudge {
     // Another page: what the table grants from here on is legal.
     isReplaced = true
     note("P: sets the entry to another frame")
-    if !held.isEmpty && !isFreed { book(.splitView, "a CPU uses the new page, and the device still the old one") }
+    if !held.isEmpty && !isFreed { book(.splitView, "uses the old page while a CPU uses the new one") }
   }
 
   private mutating func free() {
@@ -215,7 +215,7 @@ public struct StepJudge {
     }
     if isUnlinked {
       note("T: frees the page's table")
-      if tableCached && !isCut { book(.staleWalk, "the IOMMU walks through the freed table that it has cached") }
+      if tableCached && !isCut { book(.staleWalk, "walks through the freed table that it has cached", by: .iommu) }
       isUnlinked = false
       isTableFreed = true
       tableCached = false
@@ -230,28 +230,31 @@ public struct StepJudge {
     } else if freesFrame {
       isFreed = true
       note("F: frees the page")
-      if !held.isEmpty { book(.staleDMA, "the device uses the freed page that its ATC still holds") }
-      if heldByCPU { book(.staleCPU, "a CPU uses the freed page that its TLB still holds") }
+      if !held.isEmpty { book(.staleDMA, "uses the freed page that its ATC still holds") }
+      if heldByCPU { book(.staleCPU, "uses the freed page that its TLB still holds", by: .cpu) }
     }
     isGathered = false
   }
 
   private mutating func end() {
     note("the operation returns")
-    if withholdsWrite { book(.gaveUp, "the IOTLB answers without the write right, and each request earns a Success") }
+    if withholdsWrite { book(.gaveUp, "is told Success each time, and the IOTLB answers without the write right") }
     // A CPU that broke COW uses its new page before anything else: a split view, as above.
     if isDropped && !held.isEmpty && !keepsFrame && cell.kind != .cpuAccess {
-      book(.staleDMA, "the device uses the page that the operation has taken away")
+      book(.staleDMA, "uses the page that the operation has taken away")
     }
     if isReduced && held.contains(.write) {
-      book(.writeAfterProtect, "the device writes to the page that was protected")
+      book(.writeAfterProtect, "writes to the page that was protected")
     }
   }
 
   // MARK: Flushes
 
   private mutating func site(_ site: Strategy.Sites, _ name: String) {
-    guard cell.strategy.sites.contains(site) else { return note("\(name): nothing is flushed") }
+    guard cell.strategy.sites.contains(site) else {
+      let isLacking = (isDropped || isReduced) && !held.isEmpty
+      return note("\(name): nothing is flushed", isLacking ? .missing : .step)
+    }
     isQueued = false
     switch cell.strategy.deferral {
     case .lazy: isQueued = true
@@ -262,10 +265,13 @@ public struct StepJudge {
   }
 
   private mutating func flush(_ what: String) {
-    note(what)
+    note(what, to: .iommu)
     tableCached = false
     withholdsWrite = false
-    if cell.strategy.flushesATC { held = [] }
+    if cell.strategy.flushesATC {
+      if !held.isEmpty { note("an invalidation, and its completion", from: .iommu, to: .device) }
+      held = []
+    }
   }
 
   /// Between two steps: the CPU uses the page again, and the device asks again. An exiting process runs on no CPU.
@@ -276,14 +282,38 @@ public struct StepJudge {
     let more = granted.subtracting(held)
     guard !isReplaced, !more.isEmpty else { return }
     held.formUnion(granted)
-    if events.last?.hasPrefix("the device") != true { note("the device fills its ATC again") }
+    note("the device fills its ATC again", from: .iommu, to: .device)
   }
 
-  private mutating func note(_ event: String) { events.append(event) }
+  // MARK: The story
 
-  private mutating func book(_ kind: VerdictKind, _ what: String) {
+  /// Lanes of the story; raw values are their places.
+  private enum Lane: Int { case operation, iommu, device, cpu }
+
+  private var lanes: [Explanation.Lane] {
+    let known = Strategy.named.first { $0.strategy == cell.strategy }?.name
+    return [
+      .init(.operation, cell.kind.name, detail: cell.size == .small ? "" : cell.size.name),
+      .init(.iommu, "the IOMMU", detail: known.map { "strategy \($0)" } ?? "a strategy of its own"),
+      .init(.device, "the device", detail: "with its ATC"), .init(.cpu, "a CPU", detail: "with its TLB"),
+    ]
+  }
+
+  private mutating func note(
+    _ text: String, _ kind: Explanation.Event.Kind = .step, from: Lane = .operation, to: Lane? = nil
+  ) {
+    let event = Explanation.Event(
+      at: nil, kind: kind, from: from.rawValue, to: (to ?? from).rawValue, text: text)
+    if events.last != event { events.append(event) }
+  }
+
+  private mutating func book(_ kind: VerdictKind, _ what: String, by lane: Lane = .device) {
     guard !verdicts.contains(kind) else { return }
     verdicts.insert(kind)
-    chains.append((kind, events + ["\(what): \(kind.name)"]))
+    let end = Explanation.Event(
+      at: nil, kind: .verdict, from: lane.rawValue, to: lane.rawValue, text: "\(what): \(kind.name)")
+    let who = lanes[lane.rawValue].name
+    let sentence = "\(who.prefix(1).uppercased())\(who.dropFirst()) \(what)."
+    chains.append(Explanation(kind, sentence, lanes, events + [end]))
   }
 }

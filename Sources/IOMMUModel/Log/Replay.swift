@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-import IOMMUModel
 
 /// A log, performed again at a desk: the same effects, verdicts and state as when it was recorded.
 public struct Replay {
   public private(set) var machine: Machine
   public private(set) var entryCount = 0
+  /// What `step` performed last.
+  public private(set) var entry: Log.Entry?
   public private(set) var counters = Counters()
-  /// Every verdict in order.
+  /// Every verdict in order, if they are kept.
   public private(set) var verdicts: [Verdict] = []
   /// Digest over all effects in order: two replays that agree on it did the same.
   public private(set) var effectDigest = Digest()
   private var reader: LogReader
   private var effects = Effects()
+  private let keepsVerdicts: Bool
 
   /// - Throws: what is wrong with the log's head.
-  public init(_ bytes: [UInt8]) throws(LogError) {
+  public init(_ bytes: [UInt8], keepsVerdicts: Bool = true) throws(LogError) {
+    self.keepsVerdicts = keepsVerdicts
     reader = try LogReader(bytes)
     machine = Machine(settings: reader.settings)
   }
@@ -39,10 +42,11 @@ public struct Replay {
     case .pending(let sequence):
       guard machine.apply(pending: sequence, at: entry.time, into: &effects) else { throw .diverged(entry: entryCount) }
     }
+    self.entry = entry
     guard machine.time == entry.time else { throw .diverged(entry: entryCount) }
     entryCount += 1
     counters.add(effects.counters)
-    verdicts += effects.verdicts
+    if keepsVerdicts { verdicts += effects.verdicts }
     effects.digest(into: &effectDigest)
     return effects
   }
