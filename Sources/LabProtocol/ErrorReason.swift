@@ -20,6 +20,9 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   case retriesLeft, outOfFrames, limitReached, notInThisKernel, overlapsSource
   case unknownFile, fileInUse, outsideFile
 
+  // The service again: numbers keep their meaning.
+  case unknownVerdict, logDiverged
+
   /// The name on the wire.
   public var name: StaticString {
     switch self {
@@ -88,6 +91,8 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .unknownFile: "UNKNOWN_FILE"
     case .fileInUse: "FILE_IN_USE"
     case .outsideFile: "OUTSIDE_FILE"
+    case .unknownVerdict: "UNKNOWN_VERDICT"
+    case .logDiverged: "LOG_DIVERGED"
     }
   }
 

@@ -11,6 +11,7 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
   case advance
   case getStatistics
   case listVerdicts
+  case explainVerdict
   case getLog
   case getStateHash
   // AddressSpaceService.
@@ -106,6 +107,7 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .advance: .init("MachineService", "Advance", .unary)
     case .getStatistics: .init("MachineService", "GetStatistics", .unary, sideEffectFree: true)
     case .listVerdicts: .init("MachineService", "ListVerdicts", .unary, sideEffectFree: true)
+    case .explainVerdict: .init("MachineService", "ExplainVerdict", .unary, sideEffectFree: true)
     case .getLog: .init("MachineService", "GetLog", .serverStream, sideEffectFree: true)
     case .getStateHash: .init("MachineService", "GetStateHash", .unary, sideEffectFree: true)
     case .createAddressSpace: .init("AddressSpaceService", "CreateAddressSpace", .unary)

@@ -15,7 +15,7 @@ extension ErrorReason {
       .invalidArgument
     case .rangeOutsideAddressSpace, .outsideFile: .outOfRange
     case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .unknownFile,
-      .machineDeleted:
+      .machineDeleted, .unknownVerdict:
       .notFound
     case .requestIDInUse, .overlapsArea, .overlapsMapping, .pasidTaken, .ridTaken, .priEnabled, .streamTaken:
       .alreadyExists
@@ -25,7 +25,7 @@ extension ErrorReason {
       .failedPrecondition
     case .limitReached, .outOfFrames, .tooManyWaitingCalls, .slowReader: .resourceExhausted
     case .deviceRemoved: .aborted
-    case .logFull: .dataLoss
+    case .logFull, .logDiverged: .dataLoss
     case .shuttingDown: .unavailable
     }
   }

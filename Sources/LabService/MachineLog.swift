@@ -41,6 +41,9 @@ struct MachineLog {
     if byteCount >= limit { isFull = true }
   }
 
+  /// Bytes that a snapshot would have.
+  var size: Int { byteCount + writer.byteCount }
+
   /// The whole log so far.
   mutating func snapshot() -> [[UInt8]] {
     if writer.byteCount > 0 { close() }

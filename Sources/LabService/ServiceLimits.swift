@@ -28,6 +28,10 @@ public struct ServiceLimits: Sendable {
   public var logBytes = 1 << 30
   /// Bytes of one piece of `GetLog`, and of output that may wait before the next piece is sent.
   public var logPiece = 256 << 10
+  /// Bytes of a log that is performed again to explain a verdict.
+  public var explainedLogBytes = 32 << 20
+  /// Explanations under way on one event loop; each holds a machine.
+  public var explanationsPerLoop = 4
   public var pageSizeDefault: UInt32 = 100
   public var pageSizeMaximum: UInt32 = 1000
   /// How long a device that never opened a stream stays without a call.

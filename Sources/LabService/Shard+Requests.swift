@@ -50,6 +50,7 @@ extension Shard {
     case .advance: on(LabAdvanceRequest.self, caller, bytes, advance)
     case .getStatistics: on(LabGetStatisticsRequest.self, caller, bytes, getStatistics)
     case .listVerdicts: on(LabListVerdictsRequest.self, caller, bytes, listVerdicts)
+    case .explainVerdict: on(LabExplainVerdictRequest.self, caller, bytes, explainVerdict)
     case .getLog: on(LabGetLogRequest.self, caller, bytes, getLog)
     case .getStateHash: on(LabGetStateHashRequest.self, caller, bytes, getStateHash)
 
@@ -176,6 +177,7 @@ extension LabDeleteMachineRequest: MutationRequest {}
 extension LabAdvanceRequest: MutationRequest {}
 extension LabGetStatisticsRequest: MachineRequest {}
 extension LabListVerdictsRequest: MachineRequest {}
+extension LabExplainVerdictRequest: MachineRequest {}
 extension LabGetLogRequest: MachineRequest {}
 extension LabGetStateHashRequest: MachineRequest {}
 extension LabCreateAddressSpaceRequest: MutationRequest {}

@@ -32,6 +32,7 @@ final class Shard: RPCHandler, @unchecked Sendable {
   var translations: [TranslationRequest] = []
   var deviceCall = DeviceCall()
   var pumps: [LogPump] = []
+  var explanations: [ExplanationJob] = []
 
   /// The loop's clock, of this pass.
   private(set) var now: UInt64 = 0
@@ -124,6 +125,7 @@ final class Shard: RPCHandler, @unchecked Sendable {
     }
     touched.removeAll(keepingCapacity: true)
     if !pumps.isEmpty { pump() }
+    if !explanations.isEmpty { explain() }
     for index in forwards.indices {
       if let batch = forwards[index] {
         forwards[index] = nil
@@ -148,6 +150,7 @@ final class Shard: RPCHandler, @unchecked Sendable {
   private func arm() {
     var time = min(wakes.min?.at ?? .max, sweepAt)
     if !pumps.isEmpty { time = min(time, now &+ 1_000_000) }
+    if !explanations.isEmpty { time = min(time, now) }
     if time != armedAt {
       armedAt = time
       loop.arm(time)

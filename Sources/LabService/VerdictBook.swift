@@ -28,6 +28,17 @@ struct VerdictBook {
     newest[kind].append(entry)
   }
 
+  /// The verdict of this number; nil: none, or it is not kept any more.
+  subscript(seq: UInt64) -> Verdict? {
+    for entries in first {
+      if let entry = entries.first(where: { $0.seq == seq }) { return entry.verdict }
+    }
+    for entries in newest {
+      if let entry = entries.first(where: { $0.seq == seq }) { return entry.verdict }
+    }
+    return nil
+  }
+
   /// The kept verdicts of these kinds after `seq`, oldest first.
   func list(after seq: UInt64, kinds: [VerdictKind], limit: Int) -> (entries: [Entry], more: Bool) {
     var found = kinds.flatMap { kind in

@@ -287,6 +287,20 @@ import Testing
       #expect(verdict.explanation.contains(device) && !verdict.chain.isEmpty)
       #expect(try bench.statistics().verdicts.map(\.kind) == [.staleDma])
 
+      let told: LabExplainVerdictResponse = try client.call(
+        .explainVerdict,
+        LabExplainVerdictRequest.with {
+          $0.machine = bench.machine
+          $0.seq = verdict.seq
+          $0.format = .mermaid
+        })
+      #expect(told.explanation.kind == .staleDma && told.explanation.sentence.hasPrefix("device \(device)"))
+      #expect(told.explanation.lanes.map(\.role) == [.operation, .iommu, .device])
+      #expect(told.explanation.events.last?.kind == .verdict)
+      #expect(told.explanation.events.last?.atNanoseconds == verdict.atNanoseconds)
+      #expect(told.explanation.events.contains { $0.kind == .missing && $0.text.hasSuffix("no flush") })
+      #expect(told.rendering.hasPrefix("sequenceDiagram\n"))
+
       // Whatever is due has run when the hash stands still.
       let hash = try bench.stateHash()
       let stream = try client.watch(.getLog, LabGetLogRequest.with { $0.machine = bench.machine })
