@@ -2,7 +2,7 @@
 import IOMMUModel
 
 /// The small machine on which a cell is tried or timed: an address space with a few pages, what the operation needs
-/// beside it, and two devices that share it under the cell's strategy.
+/// beside it, and devices, usually two, that share it under the cell's strategy.
 struct CellScene {
   let space: AddressSpaceID
   /// Another process, whose pages KSM keeps.
@@ -24,7 +24,7 @@ struct CellScene {
   /// Pages of the area that are there.
   static func pages(_ count: UInt64) -> Range<PageNumber> { first..<first + count }
 
-  static func make(_ cell: Cell, costs: CostModel, seed: UInt64) -> (CellScene, Machine) {
+  static func make(_ cell: Cell, costs: CostModel, seed: UInt64, sharers: Int = 2) -> (CellScene, Machine) {
     var settings = Settings()
     settings.seed = seed
     settings.frameCount = area(cell).count > 16 ? 4096 : 256
@@ -34,7 +34,7 @@ struct CellScene {
     settings.cachesRights = cell.size == .upgrade
     settings.gatherBatch = cell.size == .fullBatch ? 4 : 64
     var builder = Builder(machine: Machine(settings: settings))
-    let scene = builder.build(cell)
+    let scene = builder.build(cell, sharers)
     return (scene, builder.machine)
   }
 
@@ -58,7 +58,7 @@ struct CellScene {
     var machine: Machine
     var effects = Effects()
 
-    mutating func build(_ cell: Cell) -> CellScene {
+    mutating func build(_ cell: Cell, _ sharers: Int) -> CellScene {
       guard case .addressSpace(let space) = apply(.createAddressSpace),
         case .addressSpace(let other) = apply(.createAddressSpace)
       else { preconditionFailure("a creation answers with the address space") }
@@ -89,8 +89,8 @@ struct CellScene {
       case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
       default: break
       }
-      let devices = ([8, 9] as [UInt16]).map { rid in
-        guard case .device(let device, _) = apply(.registerDevice(DeviceProfile(rid: rid, retryLimit: 1))) else {
+      let devices = (0..<sharers).map { index in
+        guard case .device(let device, _) = apply(.registerDevice(DeviceProfile(rid: UInt16(8 + index), retryLimit: 1))) else {
           preconditionFailure("a registration answers with the device")
         }
         apply(.attach(device, CellScene.pasid, .addressSpace(space, cell.strategy)))

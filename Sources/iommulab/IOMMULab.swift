@@ -9,6 +9,7 @@ struct IOMMULab: ParsableCommand {
     subcommands: [
       Serve.self, StormCommand.self, DeviceCommand.self, MutatorCommand.self, Simulate.self,
       ReplayCommand.self, ExplainCommand.self, JudgeCommand.self, StrategyCommand.self,
+      CostCommand.self, CalibrateCommand.self,
     ])
 
   /// As the library's own, but wrong usage ends with 2, as the documented exit codes say.

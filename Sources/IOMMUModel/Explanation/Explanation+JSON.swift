@@ -17,7 +17,7 @@ extension Explanation {
   }
 
   /// A JSON string.
-  static func quoted(_ text: String) -> String {
+  public static func quoted(_ text: String) -> String {
     var quoted = "\""
     for character in text.unicodeScalars {
       switch character {

@@ -100,9 +100,12 @@ extension UserOrder {
 }
 
 extension Distribution {
+  /// A share has ten bits; the lean stands above the first one.
+  private static let leanShift: UInt32 = 10
+
   func encode(to encoder: inout ByteEncoder) {
-    for bucket in [a, b, c] {
-      encoder.put(bucket.upTo)
+    for (index, bucket) in [a, b, c].enumerated() {
+      encoder.put(index == 0 ? bucket.upTo | lean << Self.leanShift : bucket.upTo)
       encoder.put(bucket.low)
       encoder.put(bucket.high)
     }
@@ -110,11 +113,17 @@ extension Distribution {
 
   init(from decoder: inout ByteDecoder) throws(LogError) {
     var buckets: [Bucket] = []
-    for _ in 0..<3 {
-      let upTo = try decoder.number(UInt32.self)
+    var lean: UInt32 = 0
+    for index in 0..<3 {
+      var upTo = try decoder.number(UInt32.self)
+      if index == 0 {
+        lean = upTo >> Self.leanShift
+        upTo &= 1 << Self.leanShift - 1
+        guard lean <= 1000 else { throw .malformed(offset: decoder.offset) }
+      }
       let low = try decoder.number(UInt32.self)
       buckets.append(Bucket(upTo: upTo, low, try decoder.number(UInt32.self)))
     }
-    self.init(buckets[0], buckets[1], buckets[2])
+    self.init(buckets[0], buckets[1], buckets[2], lean: lean)
   }
 }

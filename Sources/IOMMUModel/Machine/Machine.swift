@@ -61,6 +61,13 @@ public struct Machine {
     serviceGenerator = SeededGenerator(seed: settings.seed, purpose: "service")
   }
 
+  /// Another draw of durations from here on, for measurements from one state. Who keeps a log does not: the log has the
+  /// seed of the settings.
+  public mutating func reseed(_ seed: UInt64) {
+    costGenerator = SeededGenerator(seed: seed, purpose: "cost")
+    serviceGenerator = SeededGenerator(seed: seed, purpose: "service")
+  }
+
   // MARK: Turns
 
   /// Performs one command as one turn.

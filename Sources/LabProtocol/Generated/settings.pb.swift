@@ -474,142 +474,135 @@ public nonisolated struct LabStepOrder: Sendable {
 }
 
 /// Durations of steps as distributions, times one factor.
-public nonisolated struct LabCostModel: Sendable {
+public nonisolated struct LabCostModel: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// Where the distributions below start from.
-  public var preset: LabCostPreset = .unspecified
+  public var preset: LabCostPreset {
+    get {_storage._preset}
+    set {_uniqueStorage()._preset = newValue}
+  }
 
   /// Every duration, the hold and the time-outs are multiplied by this many thousandths. Default 1000.
   public var dilationMilli: UInt64 {
-    get {_dilationMilli ?? 0}
-    set {_dilationMilli = newValue}
+    get {_storage._dilationMilli ?? 0}
+    set {_uniqueStorage()._dilationMilli = newValue}
   }
   /// Returns true if `dilationMilli` has been explicitly set.
-  public var hasDilationMilli: Bool {self._dilationMilli != nil}
+  public var hasDilationMilli: Bool {_storage._dilationMilli != nil}
   /// Clears the value of `dilationMilli`. Subsequent reads from it will return its default value.
-  public mutating func clearDilationMilli() {self._dilationMilli = nil}
+  public mutating func clearDilationMilli() {_uniqueStorage()._dilationMilli = nil}
 
   /// The start hook.
   public var start: LabDistribution {
-    get {_start ?? LabDistribution()}
-    set {_start = newValue}
+    get {_storage._start ?? LabDistribution()}
+    set {_uniqueStorage()._start = newValue}
   }
   /// Returns true if `start` has been explicitly set.
-  public var hasStart: Bool {self._start != nil}
+  public var hasStart: Bool {_storage._start != nil}
   /// Clears the value of `start`. Subsequent reads from it will return its default value.
-  public mutating func clearStart() {self._start = nil}
+  public mutating func clearStart() {_uniqueStorage()._start = nil}
 
   /// The end hook.
   public var end: LabDistribution {
-    get {_end ?? LabDistribution()}
-    set {_end = newValue}
+    get {_storage._end ?? LabDistribution()}
+    set {_uniqueStorage()._end = newValue}
   }
   /// Returns true if `end` has been explicitly set.
-  public var hasEnd: Bool {self._end != nil}
+  public var hasEnd: Bool {_storage._end != nil}
   /// Clears the value of `end`. Subsequent reads from it will return its default value.
-  public mutating func clearEnd() {self._end = nil}
+  public mutating func clearEnd() {_uniqueStorage()._end = nil}
 
   /// One page-table-lock hold, scaled by the entries that were changed.
   public var entry: LabDistribution {
-    get {_entry ?? LabDistribution()}
-    set {_entry = newValue}
+    get {_storage._entry ?? LabDistribution()}
+    set {_uniqueStorage()._entry = newValue}
   }
   /// Returns true if `entry` has been explicitly set.
-  public var hasEntry: Bool {self._entry != nil}
+  public var hasEntry: Bool {_storage._entry != nil}
   /// Clears the value of `entry`. Subsequent reads from it will return its default value.
-  public mutating func clearEntry() {self._entry = nil}
+  public mutating func clearEntry() {_uniqueStorage()._entry = nil}
 
   /// A TLB shootdown.
   public var cpuFlush: LabDistribution {
-    get {_cpuFlush ?? LabDistribution()}
-    set {_cpuFlush = newValue}
+    get {_storage._cpuFlush ?? LabDistribution()}
+    set {_uniqueStorage()._cpuFlush = newValue}
   }
   /// Returns true if `cpuFlush` has been explicitly set.
-  public var hasCpuFlush: Bool {self._cpuFlush != nil}
+  public var hasCpuFlush: Bool {_storage._cpuFlush != nil}
   /// Clears the value of `cpuFlush`. Subsequent reads from it will return its default value.
-  public mutating func clearCpuFlush() {self._cpuFlush = nil}
+  public mutating func clearCpuFlush() {_uniqueStorage()._cpuFlush = nil}
 
   /// Freeing one frame.
   public var frameFree: LabDistribution {
-    get {_frameFree ?? LabDistribution()}
-    set {_frameFree = newValue}
+    get {_storage._frameFree ?? LabDistribution()}
+    set {_uniqueStorage()._frameFree = newValue}
   }
   /// Returns true if `frameFree` has been explicitly set.
-  public var hasFrameFree: Bool {self._frameFree != nil}
+  public var hasFrameFree: Bool {_storage._frameFree != nil}
   /// Clears the value of `frameFree`. Subsequent reads from it will return its default value.
-  public mutating func clearFrameFree() {self._frameFree = nil}
+  public mutating func clearFrameFree() {_uniqueStorage()._frameFree = nil}
 
   /// An IOTLB invalidation.
   public var iotlbFlush: LabDistribution {
-    get {_iotlbFlush ?? LabDistribution()}
-    set {_iotlbFlush = newValue}
+    get {_storage._iotlbFlush ?? LabDistribution()}
+    set {_uniqueStorage()._iotlbFlush = newValue}
   }
   /// Returns true if `iotlbFlush` has been explicitly set.
-  public var hasIotlbFlush: Bool {self._iotlbFlush != nil}
+  public var hasIotlbFlush: Bool {_storage._iotlbFlush != nil}
   /// Clears the value of `iotlbFlush`. Subsequent reads from it will return its default value.
-  public mutating func clearIotlbFlush() {self._iotlbFlush = nil}
+  public mutating func clearIotlbFlush() {_uniqueStorage()._iotlbFlush = nil}
 
   /// The fault handler's service of one page-request group.
   public var faultService: LabDistribution {
-    get {_faultService ?? LabDistribution()}
-    set {_faultService = newValue}
+    get {_storage._faultService ?? LabDistribution()}
+    set {_uniqueStorage()._faultService = newValue}
   }
   /// Returns true if `faultService` has been explicitly set.
-  public var hasFaultService: Bool {self._faultService != nil}
+  public var hasFaultService: Bool {_storage._faultService != nil}
   /// Clears the value of `faultService`. Subsequent reads from it will return its default value.
-  public mutating func clearFaultService() {self._faultService = nil}
+  public mutating func clearFaultService() {_uniqueStorage()._faultService = nil}
 
   /// From the first entry of an empty page-request queue to the driver's interrupt thread.
   public var interrupt: LabDistribution {
-    get {_interrupt ?? LabDistribution()}
-    set {_interrupt = newValue}
+    get {_storage._interrupt ?? LabDistribution()}
+    set {_uniqueStorage()._interrupt = newValue}
   }
   /// Returns true if `interrupt` has been explicitly set.
-  public var hasInterrupt: Bool {self._interrupt != nil}
+  public var hasInterrupt: Bool {_storage._interrupt != nil}
   /// Clears the value of `interrupt`. Subsequent reads from it will return its default value.
-  public mutating func clearInterrupt() {self._interrupt = nil}
+  public mutating func clearInterrupt() {_uniqueStorage()._interrupt = nil}
 
   /// From the issue of a DMA to its landing.
   public var dmaLanding: LabDistribution {
-    get {_dmaLanding ?? LabDistribution()}
-    set {_dmaLanding = newValue}
+    get {_storage._dmaLanding ?? LabDistribution()}
+    set {_uniqueStorage()._dmaLanding = newValue}
   }
   /// Returns true if `dmaLanding` has been explicitly set.
-  public var hasDmaLanding: Bool {self._dmaLanding != nil}
+  public var hasDmaLanding: Bool {_storage._dmaLanding != nil}
   /// Clears the value of `dmaLanding`. Subsequent reads from it will return its default value.
-  public mutating func clearDmaLanding() {self._dmaLanding = nil}
+  public mutating func clearDmaLanding() {_uniqueStorage()._dmaLanding = nil}
 
   /// A CPU's minor fault.
   public var cpuFault: LabDistribution {
-    get {_cpuFault ?? LabDistribution()}
-    set {_cpuFault = newValue}
+    get {_storage._cpuFault ?? LabDistribution()}
+    set {_uniqueStorage()._cpuFault = newValue}
   }
   /// Returns true if `cpuFault` has been explicitly set.
-  public var hasCpuFault: Bool {self._cpuFault != nil}
+  public var hasCpuFault: Bool {_storage._cpuFault != nil}
   /// Clears the value of `cpuFault`. Subsequent reads from it will return its default value.
-  public mutating func clearCpuFault() {self._cpuFault = nil}
+  public mutating func clearCpuFault() {_uniqueStorage()._cpuFault = nil}
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _dilationMilli: UInt64? = nil
-  fileprivate var _start: LabDistribution? = nil
-  fileprivate var _end: LabDistribution? = nil
-  fileprivate var _entry: LabDistribution? = nil
-  fileprivate var _cpuFlush: LabDistribution? = nil
-  fileprivate var _frameFree: LabDistribution? = nil
-  fileprivate var _iotlbFlush: LabDistribution? = nil
-  fileprivate var _faultService: LabDistribution? = nil
-  fileprivate var _interrupt: LabDistribution? = nil
-  fileprivate var _dmaLanding: LabDistribution? = nil
-  fileprivate var _cpuFault: LabDistribution? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
-/// A distribution in nanoseconds: one to three buckets, each uniform. A constant is one bucket with low = high.
+/// A distribution in nanoseconds: one to three buckets, uniform inside but for the lean. A constant is one bucket with low = high.
 public nonisolated struct LabDistribution: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -617,6 +610,10 @@ public nonisolated struct LabDistribution: Sendable {
 
   /// Ascending by `up_to_thousandths`; the last must reach 1000.
   public var buckets: [LabDistributionBucket] = []
+
+  /// Thousandths of the draws that take the lesser of two places in their bucket, 0 to 1000. Shares of buckets leave the
+  /// mean open; this sets it.
+  public var leanThousandths: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1052,86 +1049,144 @@ nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._Messag
   public static let protoMessageName: String = _protobuf_package + ".CostModel"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}preset\0\u{3}dilation_milli\0\u{1}start\0\u{1}end\0\u{1}entry\0\u{3}cpu_flush\0\u{3}frame_free\0\u{3}iotlb_flush\0\u{3}fault_service\0\u{1}interrupt\0\u{3}dma_landing\0\u{3}cpu_fault\0")
 
+  fileprivate class _StorageClass {
+    var _preset: LabCostPreset = .unspecified
+    var _dilationMilli: UInt64? = nil
+    var _start: LabDistribution? = nil
+    var _end: LabDistribution? = nil
+    var _entry: LabDistribution? = nil
+    var _cpuFlush: LabDistribution? = nil
+    var _frameFree: LabDistribution? = nil
+    var _iotlbFlush: LabDistribution? = nil
+    var _faultService: LabDistribution? = nil
+    var _interrupt: LabDistribution? = nil
+    var _dmaLanding: LabDistribution? = nil
+    var _cpuFault: LabDistribution? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _preset = source._preset
+      _dilationMilli = source._dilationMilli
+      _start = source._start
+      _end = source._end
+      _entry = source._entry
+      _cpuFlush = source._cpuFlush
+      _frameFree = source._frameFree
+      _iotlbFlush = source._iotlbFlush
+      _faultService = source._faultService
+      _interrupt = source._interrupt
+      _dmaLanding = source._dmaLanding
+      _cpuFault = source._cpuFault
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularEnumField(value: &self.preset) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self._dilationMilli) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._start) }()
-      case 4: try { try decoder.decodeSingularMessageField(value: &self._end) }()
-      case 5: try { try decoder.decodeSingularMessageField(value: &self._entry) }()
-      case 6: try { try decoder.decodeSingularMessageField(value: &self._cpuFlush) }()
-      case 7: try { try decoder.decodeSingularMessageField(value: &self._frameFree) }()
-      case 8: try { try decoder.decodeSingularMessageField(value: &self._iotlbFlush) }()
-      case 9: try { try decoder.decodeSingularMessageField(value: &self._faultService) }()
-      case 10: try { try decoder.decodeSingularMessageField(value: &self._interrupt) }()
-      case 11: try { try decoder.decodeSingularMessageField(value: &self._dmaLanding) }()
-      case 12: try { try decoder.decodeSingularMessageField(value: &self._cpuFault) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularEnumField(value: &_storage._preset) }()
+        case 2: try { try decoder.decodeSingularUInt64Field(value: &_storage._dilationMilli) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._start) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._end) }()
+        case 5: try { try decoder.decodeSingularMessageField(value: &_storage._entry) }()
+        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._cpuFlush) }()
+        case 7: try { try decoder.decodeSingularMessageField(value: &_storage._frameFree) }()
+        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._iotlbFlush) }()
+        case 9: try { try decoder.decodeSingularMessageField(value: &_storage._faultService) }()
+        case 10: try { try decoder.decodeSingularMessageField(value: &_storage._interrupt) }()
+        case 11: try { try decoder.decodeSingularMessageField(value: &_storage._dmaLanding) }()
+        case 12: try { try decoder.decodeSingularMessageField(value: &_storage._cpuFault) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.preset != .unspecified {
-      try visitor.visitSingularEnumField(value: self.preset, fieldNumber: 1)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._preset != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._preset, fieldNumber: 1)
+      }
+      try { if let v = _storage._dilationMilli {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 2)
+      } }()
+      try { if let v = _storage._start {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._end {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      try { if let v = _storage._entry {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+      } }()
+      try { if let v = _storage._cpuFlush {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+      } }()
+      try { if let v = _storage._frameFree {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
+      } }()
+      try { if let v = _storage._iotlbFlush {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+      } }()
+      try { if let v = _storage._faultService {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+      } }()
+      try { if let v = _storage._interrupt {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+      } }()
+      try { if let v = _storage._dmaLanding {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+      } }()
+      try { if let v = _storage._cpuFault {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+      } }()
     }
-    try { if let v = self._dilationMilli {
-      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 2)
-    } }()
-    try { if let v = self._start {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    try { if let v = self._end {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-    } }()
-    try { if let v = self._entry {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-    } }()
-    try { if let v = self._cpuFlush {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
-    } }()
-    try { if let v = self._frameFree {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
-    } }()
-    try { if let v = self._iotlbFlush {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-    } }()
-    try { if let v = self._faultService {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
-    } }()
-    try { if let v = self._interrupt {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
-    } }()
-    try { if let v = self._dmaLanding {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-    } }()
-    try { if let v = self._cpuFault {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
-    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: LabCostModel, rhs: LabCostModel) -> Bool {
-    if lhs.preset != rhs.preset {return false}
-    if lhs._dilationMilli != rhs._dilationMilli {return false}
-    if lhs._start != rhs._start {return false}
-    if lhs._end != rhs._end {return false}
-    if lhs._entry != rhs._entry {return false}
-    if lhs._cpuFlush != rhs._cpuFlush {return false}
-    if lhs._frameFree != rhs._frameFree {return false}
-    if lhs._iotlbFlush != rhs._iotlbFlush {return false}
-    if lhs._faultService != rhs._faultService {return false}
-    if lhs._interrupt != rhs._interrupt {return false}
-    if lhs._dmaLanding != rhs._dmaLanding {return false}
-    if lhs._cpuFault != rhs._cpuFault {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._preset != rhs_storage._preset {return false}
+        if _storage._dilationMilli != rhs_storage._dilationMilli {return false}
+        if _storage._start != rhs_storage._start {return false}
+        if _storage._end != rhs_storage._end {return false}
+        if _storage._entry != rhs_storage._entry {return false}
+        if _storage._cpuFlush != rhs_storage._cpuFlush {return false}
+        if _storage._frameFree != rhs_storage._frameFree {return false}
+        if _storage._iotlbFlush != rhs_storage._iotlbFlush {return false}
+        if _storage._faultService != rhs_storage._faultService {return false}
+        if _storage._interrupt != rhs_storage._interrupt {return false}
+        if _storage._dmaLanding != rhs_storage._dmaLanding {return false}
+        if _storage._cpuFault != rhs_storage._cpuFault {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1139,7 +1194,7 @@ nonisolated extension LabCostModel: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension LabDistribution: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Distribution"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}buckets\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}buckets\0\u{3}lean_thousandths\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1148,6 +1203,7 @@ nonisolated extension LabDistribution: SwiftProtobuf.Message, SwiftProtobuf._Mes
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.buckets) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.leanThousandths) }()
       default: break
       }
     }
@@ -1157,11 +1213,15 @@ nonisolated extension LabDistribution: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if !self.buckets.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.buckets, fieldNumber: 1)
     }
+    if self.leanThousandths != 0 {
+      try visitor.visitSingularUInt32Field(value: self.leanThousandths, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: LabDistribution, rhs: LabDistribution) -> Bool {
     if lhs.buckets != rhs.buckets {return false}
+    if lhs.leanThousandths != rhs.leanThousandths {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -220,14 +220,22 @@ extension Distribution {
         .badSettings, "\(name) needs one to three buckets, the last up to 1000 thousandths",
         fields: ["settings.costs.\(name)"])
     }
+    guard message.leanThousandths <= 1000 else {
+      throw .service(
+        .badSettings, "the lean of \(name) is a share of draws: at most 1000 thousandths",
+        fields: ["settings.costs.\(name)"])
+    }
     let buckets = message.buckets.map { Bucket(upTo: $0.upToThousandths, $0.lowNanoseconds, $0.highNanoseconds) }
-    self.init(buckets[0], buckets.count > 1 ? buckets[1] : nil, buckets.count > 2 ? buckets[2] : nil)
+    self.init(
+      buckets[0], buckets.count > 1 ? buckets[1] : nil, buckets.count > 2 ? buckets[2] : nil,
+      lean: message.leanThousandths)
   }
 }
 
 extension LabDistribution {
   init(_ distribution: Distribution) {
     self.init()
+    leanThousandths = distribution.lean
     for bucket in [distribution.a, distribution.b, distribution.c] {
       if let last = buckets.last, last.upToThousandths >= bucket.upTo { break }
       buckets.append(
