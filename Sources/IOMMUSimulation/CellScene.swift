@@ -18,9 +18,13 @@ struct CellScene {
     default: PageRange(first: first, count: 16)
     }
   }
+  /// What a kernel unmap takes.
+  static let kernelArea = PageRange(first: PageRange.kernel.first + 0x200, count: 16)
   /// A page that the operation does not touch.
   static let bystander: PageNumber = 0x1000
   static let destination: PageNumber = 0x2003
+  /// Where the device asks for pages.
+  static func asked(_ cell: Cell) -> PageRange { cell.kind == .kernelUnmap ? kernelArea : area(cell) }
   /// Pages of the area that are there.
   static func pages(_ count: UInt64) -> Range<PageNumber> { first..<first + count }
 
@@ -50,6 +54,7 @@ struct CellScene {
     case let kind where OperationKind.ofRights.contains(kind): return .protect(kind, space, area, .read)
     case let kind where OperationKind.ofSpaces.contains(kind): return .space(kind, space)
     case let kind where OperationKind.ofMoves.contains(kind): return .move(kind, space, area, to: Self.destination)
+    case .kernelUnmap: return .kernel(.kernelUnmap, Self.kernelArea)
     default: return nil
     }
   }
@@ -87,6 +92,11 @@ struct CellScene {
         for each in [space, other] { apply(.start(.range(.ksmWriteProtect, each, area))) }
       case .splitPages: apply(.start(.range(.collapse, space, area)))
       case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
+      case .kernelUnmap:
+        apply(.start(.kernel(.kernelMap, CellScene.kernelArea)))
+        if cell.size == .sharedTable {
+          apply(.start(.kernel(.kernelMap, PageRange(first: CellScene.kernelArea.end, count: 1))))
+        }
       default: break
       }
       let devices = (0..<sharers).map { index in

@@ -118,7 +118,8 @@ public struct CellTrial {
 
   /// Fills the ATC again.
   private mutating func ask() {
-    for page in Array(CellScene.pages(cell.size == .fullBatch ? 6 : 1)) {
+    let area = CellScene.asked(cell)
+    for page in area.first..<area.first + (cell.size == .fullBatch ? 6 : 1) {
       for noWrite in [true, false] {
         reply = nil
         apply(
@@ -139,7 +140,7 @@ public struct CellTrial {
     apply(
       .translate(
         scene.devices[0],
-        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: CellScene.area(cell).end - 1, noWrite: true)))
+        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: area.end - 1, noWrite: true)))
   }
 
   /// A CPU loads from the first and the last of the pages; where it faults, it waits for the locks.

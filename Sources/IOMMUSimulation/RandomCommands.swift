@@ -144,6 +144,18 @@ public struct RandomCommands {
     return base + generator.next(below: 24)
   }
 
+  /// A device may ask for a page of the kernel too.
+  private mutating func devicePage() -> PageNumber {
+    !usesHugePages && chance(10) ? kernelRange().first : page()
+  }
+
+  /// A range that lies in one table or in two.
+  private mutating func kernelRange() -> PageRange {
+    if chance(4) { return range() }
+    return PageRange(
+      first: PageRange.kernel.first + 0x1f0 + generator.next(below: 24), count: generator.next(below: 17))
+  }
+
   /// The first page of one of two neighbouring blocks.
   private mutating func hugePage() -> PageNumber { 512 * (1 + generator.next(below: 2)) }
 
@@ -199,12 +211,13 @@ public struct RandomCommands {
     case 36..<55:
       return .translate(
         device,
-        TranslationRequest(tag: UInt32(generator.next(below: 64)), pasid: pasid(), page: page(), noWrite: chance(40)))
+        TranslationRequest(
+          tag: UInt32(generator.next(below: 64)), pasid: pasid(), page: devicePage(), noWrite: chance(40)))
     case 55..<72:
       return .pageRequest(
         device,
         PageRequest(
-          pasid: pasid(), page: page(), rights: rights(),
+          pasid: pasid(), page: devicePage(), rights: rights(),
           groupIndex: UInt16(generator.next(below: chance(98) ? 6 : 600)),
           last: chance(75)))
     case 72..<88: return dma(device)
@@ -222,7 +235,7 @@ public struct RandomCommands {
           tag: 1, write: write, translated: true, pasid: answer.pasid,
           address: answer.address + 8 * generator.next(below: 512), page: answer.page, value: generator.next()))
     }
-    let page = page()
+    let page = devicePage()
     return .dma(
       device,
       DMARequest(
@@ -242,6 +255,8 @@ public struct RandomCommands {
 
   private mutating func operation() -> OperationRequest {
     let space = pick(spaces)
+    // Kernel pages would break the memory up that huge pages need.
+    if !usesHugePages && chance(6) { return .kernel(chance(50) ? .kernelMap : .kernelUnmap, kernelRange()) }
     switch generator.next(below: 77) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())

@@ -19,6 +19,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   case groupIndexOutOfRange, domainInUse, wrongDomainKind, addressSpaceExiting, detachInProgress, cpuOutOfRange
   case retriesLeft, outOfFrames, limitReached, notInThisKernel, overlapsSource
   case unknownFile, fileInUse, outsideFile
+  case rangeOutsideKernelHalf, notCanonical
 
   // The service again: numbers keep their meaning.
   case unknownVerdict, logDiverged
@@ -93,6 +94,8 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .outsideFile: "OUTSIDE_FILE"
     case .unknownVerdict: "UNKNOWN_VERDICT"
     case .logDiverged: "LOG_DIVERGED"
+    case .rangeOutsideKernelHalf: "RANGE_OUTSIDE_KERNEL_HALF"
+    case .notCanonical: "NOT_CANONICAL"
     }
   }
 

@@ -9,11 +9,11 @@ extension ErrorReason {
     switch self {
     case .malformedJSON, .unknownField, .missingField, .badValue, .decimalNumber, .badHex, .badSettings, .badRequestID,
       .badPageToken, .unknownStrategy, .tagOutOfRange, .ridOutOfRange, .leaseOutOfRange, .valueOutOfRange,
-      .batchTooLarge, .overlapsSource,
+      .batchTooLarge, .overlapsSource, .notCanonical,
       .helloExpected, .helloRepeated, .emptyRange, .misaligned, .noRights, .pasidOutOfRange, .groupIndexOutOfRange,
       .cpuOutOfRange, .allocationTooLarge, .timeInThePast:
       .invalidArgument
-    case .rangeOutsideAddressSpace, .outsideFile: .outOfRange
+    case .rangeOutsideAddressSpace, .rangeOutsideKernelHalf, .outsideFile: .outOfRange
     case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .unknownFile,
       .machineDeleted, .unknownVerdict:
       .notFound
@@ -79,6 +79,9 @@ extension Refusal {
     case .fileInUse:
       (.fileInUse, "an area maps the file, or a page of it is being written; unmap it, or try again when that is done")
     case .outsideFile: (.outsideFile, "the area leaves the file, which has \(Hex.string(figure)) bytes")
+    case .rangeOutsideKernelHalf:
+      (.rangeOutsideKernelHalf, "the range leaves the kernel's half, which begins at \(Hex.string(figure))")
+    case .notCanonical: (.notCanonical, "the address is not canonical; bits 63 to 47 must be equal")
     case .limitReached: (.limitReached, "the limit of \(figure) is reached; free some, or raise the machine's limits")
     }
   }

@@ -98,7 +98,12 @@ import Testing
     Row(.retractTables, .now, "SPC.IEITF", "-", true),
     Row(.clearYoung, .linux2014, "PyI", "-"),
     Row(.clearYoung, .now, "PyI", "-"),
+    // The bug of 2025, and its fix: a worker flushes before T.
+    Row(.kernelUnmap, .linux2014, "PCFuCT", "W"),
+    Row(.kernelUnmap, .now, "PCFuC.IT", "W"),
   ]
+
+  static let kernelArea = PageRange(first: PageRange.kernel.first + 0x100, count: 16)
 
   @Test func `the rows are those of the operation table, in both columns`() {
     for column in KernelColumn.allCases {
@@ -135,6 +140,7 @@ import Testing
       try bench.start(.mmapFile(space, area, .readWrite, FileMapping(file, isShared: true)))
       bench.settle()
       try bench.store(space, area.first, 3)
+    case .kernelUnmap: try bench.start(.kernel(.kernelMap, Self.kernelArea))
     default: break
     }
     try bench.finish([device])
@@ -150,19 +156,21 @@ import Testing
       // Clear of the old tables, so that mremap frees one.
       case let kind where OperationKind.ofMoves.contains(kind):
         .move(kind, space, area, to: kind == .mremap ? 0x2010 : 0x2000)
+      case .kernelUnmap: .kernel(.kernelUnmap, Self.kernelArea)
       default: throw Surprise()
       }
     let id = try bench.start(request)
     var held: (mmap: Character, table: Bool)?
     while bench.outcome(id) == nil {
       if held == nil, bench.letters(of: id).contains(.entries) {
-        let lock = bench.machine.spaces[space].lock
+        let lock = row.kind == .kernelUnmap ? bench.machine.kernel.lock : bench.machine.spaces[space].lock
         held = (lock.writer != .none ? "W" : lock.readers > 0 ? "R" : "-", !bench.machine.tableLocks.held.isEmpty)
       }
       let vector = bench.owed(device).reduce(UInt32(0)) { $0 | 1 << UInt32($1.itag) }
       if vector != 0 { try bench.apply(.complete(device, itagVector: vector)) }
       bench.turn()
     }
+    try bench.finish([device])
     #expect(bench.outcome(id)?.status == .success)
     #expect(String(bench.letters(of: id).map(Self.sign)) == row.letters)
     #expect(held?.mmap == row.mmapLock)

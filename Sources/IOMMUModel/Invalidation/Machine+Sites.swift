@@ -56,7 +56,7 @@ extension Machine {
         report(.flushSite, operation, operation.flushRange, &effects)
       } else {
         guard let range = operation.gatherRange else { return .through }
-        operation.flushRange = operation.flushesWhole ? .all : range
+        operation.flushRange = operation.target == .kernel ? .kernel : operation.flushesWhole ? .all : range
         report(.flushSite, operation, operation.flushRange, &effects)
         operation.flushes = deferFlushes(
           of: sharers(operation, .flushSite), operation.flushRange, &operation, &effects)
@@ -72,16 +72,17 @@ extension Machine {
     guard !operation.flushes.isEmpty else {
       return site == .start || site == .end ? finishSite(site, &operation) : .through
     }
-    // Bindings of one PASID share the IOMMU's entries: one of them clears for all, if it reaches as far.
-    var cleared: [(pasid: PASID, range: PageRange)] = []
+    // Bindings of one address space and PASID share the IOMMU's entries: one of them clears for all, if it reaches as far.
+    var cleared: [(owner: UInt64, range: PageRange)] = []
     var commands = 1
     for id in operation.flushes {
       let binding = bindings[id]
       let range = binding.strategy.reach.takes(operation.flushRange)
       commands = max(commands, binding.strategy.reach.commandCount(operation.flushRange))
       caches.invalidate(rid: devices[binding.device].profile.rid, binding.pasid)
-      if !cleared.contains(where: { $0.pasid == binding.pasid && $0.range.contains(range) }) {
-        cleared.append((binding.pasid, range))
+      let owner = IOMMUCaches.owner(tag: Self.tag(binding.target), binding.pasid)
+      if !cleared.contains(where: { $0.owner == owner && $0.range.contains(range) }) {
+        cleared.append((owner, range))
         caches.invalidate(tag: Self.tag(binding.target), binding.pasid, range)
       }
     }
@@ -131,6 +132,11 @@ extension Machine {
           && (bindings[$0].strategy.emptyTable == .none || site != .start && site != .end)
       }
     case .domain(let domain): domains[domain].bindings
+    // Every address space has the kernel's half.
+    case .kernel:
+      bindings.ids.filter {
+        if case .addressSpace = bindings[$0].target { bindings[$0].strategy.sites.contains(site) } else { false }
+      }
     }
   }
 
@@ -139,6 +145,7 @@ extension Machine {
     case .addressSpace(let space): space.rawValue
     // Domains and address spaces have tags of their own: the high bit tells them apart within 16-bit slots.
     case .domain(let domain): ~domain.rawValue
+    case .kernel: .max
     }
   }
 

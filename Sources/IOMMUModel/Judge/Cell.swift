@@ -53,12 +53,12 @@ public struct Cell: Sendable {
 
   /// The rows of the table: operations that change what a sharing device may reach, large ones also with a full batch.
   public static let rows: [(kind: OperationKind, size: Size)] =
-    OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue].contains($0) }.flatMap { kind in
+    OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue, .kernelMap].contains($0) }.flatMap { kind in
       [(kind, Size.small)] + (gathers.contains(kind) ? [(kind, .fullBatch)] : [])
         + (unlinks.contains(kind) ? [(kind, .sharedTable)] : [])
         + (kind == .munmap ? [(kind, .dirtyFile)] : [])
         + (kind == .pageRequestGroup ? [(kind, .upgrade)] : [])
     }
-  private static let unlinks: [OperationKind] = [.munmap, .mremap]
+  private static let unlinks: [OperationKind] = [.munmap, .mremap, .kernelUnmap]
   private static let gathers: [OperationKind] = [.munmap, .dontNeed, .exit, .oomReap]
 }

@@ -45,9 +45,11 @@ public struct StepJudge {
     self.cell = cell
     // Before a COW break and before KSM puts its page there, the entry is write-protected.
     let isShared = cell.kind == .cpuAccess || cell.kind == .pageRequestGroup || cell.kind == .ksmReplacePage
-    granted = isShared ? .read : .readWrite
+    // A page of the kernel is no device's and no process's.
+    let isKernel = cell.kind == .kernelUnmap
+    granted = isKernel ? [] : isShared ? .read : .readWrite
     held = granted
-    heldByCPU = cell.kind != .exit
+    heldByCPU = cell.kind != .exit && !isKernel
     switch cell.size {
     case .small, .sharedTable, .upgrade: follow(pass: 1)
     case .dirtyFile: follow(pass: 1, of: 2)
@@ -184,6 +186,7 @@ public struct StepJudge {
         isCut = true
         flush("release: the PASID is cut")
       }
+    case .answer: note("the caller is answered, and a worker goes on")
     case .done, .unlockAgain: end()
     default: break
     }
@@ -256,7 +259,8 @@ public struct StepJudge {
       return note("\(name): nothing is flushed", isLacking ? .missing : .step)
     }
     isQueued = false
-    switch cell.strategy.deferral {
+    // The kernel's I waits in no address space's queue.
+    switch cell.kind == .kernelUnmap ? .none : cell.strategy.deferral {
     case .lazy: isQueued = true
     case .held: isQueued = holdsBack
     case .none: break

@@ -138,6 +138,12 @@ extension Machine {
       encode(space.references, &encoder)
       encode(space.flushQueue, &encoder)
     }
+    // Nothing lies there until the kernel maps its first page.
+    if kernel.root != 0 {
+      encoder.put(kernel.root)
+      encode(kernel.lock, &encoder)
+      encode(kernel.references, &encoder)
+    }
     encoder.put(domains.count)
     for id in domains.ids {
       let domain = domains[id]
@@ -335,7 +341,8 @@ extension Machine {
       encoder.put(operation.turn)
       encoder.put(
         (operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0) | (operation.countedDown ? 4 : 0)
-          | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0) | (operation.forcesFlush ? 32 : 0))
+          | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0) | (operation.forcesFlush ? 32 : 0)
+          | (operation.isAnswered ? 64 : 0))
       if let file = operation.file {
         encoder.put(file.file.rawValue)
         encoder.put(file.firstPage)

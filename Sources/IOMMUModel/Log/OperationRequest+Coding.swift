@@ -9,6 +9,7 @@ extension OperationRequest {
     (.ksmWriteProtect, 15), (.ksmReplacePage, 16), (.migratePages, 17), (.uffdioMove, 18),
     (.madviseFree, 19), (.reclaim, 20), (.uffdWriteProtect, 21), (.writeback, 23), (.migrateToDevice, 24),
     (.makeDeviceExclusive, 25), (.collapse, 26), (.splitPages, 27), (.retractTables, 28),
+    (.kernelMap, 40), (.kernelUnmap, 41),
   ]
   /// An mmap of a file.
   private static let fileNumber: UInt64 = 22
@@ -16,7 +17,9 @@ extension OperationRequest {
   public var kind: OperationKind {
     switch self {
     case .mmap, .mmapFile: .mmap
-    case .protect(let kind, _, _, _), .range(let kind, _, _), .space(let kind, _), .move(let kind, _, _, _): kind
+    case .protect(let kind, _, _, _), .range(let kind, _, _), .space(let kind, _), .move(let kind, _, _, _),
+      .kernel(let kind, _):
+      kind
     case .cpuAccess: .cpuAccess
     case .ksmReplacePage: .ksmReplacePage
     case .unmap: .unmap
@@ -69,6 +72,8 @@ extension OperationRequest {
       range.encode(to: &encoder)
       encoder.put(keeper.rawValue)
       encoder.put(keeperFirst)
+    case .kernel(_, let range):
+      range.encode(to: &encoder)
     case .unmap(let domain, let range):
       encoder.put(domain.rawValue)
       range.encode(to: &encoder)
@@ -130,6 +135,8 @@ extension OperationRequest {
       let space = try decoder.space()
       let range = try PageRange(from: &decoder)
       self = .move(kind, space, range, to: try decoder.number())
+    case _ where OperationKind.ofKernel.contains(kind):
+      self = .kernel(kind, try PageRange(from: &decoder))
     default: throw .malformed(offset: decoder.offset)
     }
   }

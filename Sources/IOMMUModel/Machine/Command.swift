@@ -57,6 +57,8 @@ public enum OperationRequest: Equatable, Sendable {
   case cpuAccess(AddressSpaceID, CPUAccess)
   /// KSM's replace_page: write-protected pages with equal contents become one frame, that of the `keeper`.
   case ksmReplacePage(AddressSpaceID, PageRange, keeper: AddressSpaceID, keeperFirst: PageNumber)
+  /// One of `OperationKind.ofKernel`: a range of `PageRange.kernel`, which every address space shares.
+  case kernel(OperationKind, PageRange)
   /// Removes mappings of a `PAGING` domain, strictly: entries, invalidation with completion, then the frames.
   case unmap(DomainID, PageRange)
   /// Detaches the function or a PASID: cut, flush every cache with completion, drain page requests.
@@ -87,6 +89,8 @@ extension OperationKind {
   public static let ofSpaces: [OperationKind] = [.fork, .exit, .clearSoftDirty, .oomReap]
   /// Operations that take a range and the first page of where it goes.
   public static let ofMoves: [OperationKind] = [.mremap, .uffdioMove]
+  /// Operations on the kernel's own memory.
+  public static let ofKernel: [OperationKind] = [.kernelMap, .kernelUnmap]
 }
 
 /// What mmap maps of a file.

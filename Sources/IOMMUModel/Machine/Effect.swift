@@ -166,6 +166,7 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   case collapse, splitPages, retractTables
   /// The machine's own: I for all that an address space's flush queue has gathered.
   case flushQueue
+  case kernelMap, kernelUnmap
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {

@@ -75,6 +75,7 @@ extension Machine {
       throw Refusal(.limitReached, .addressSpace, figure: UInt64(settings.limits.addressSpaces))
     }
     guard let root = memory.allocate(.table) else { throw Refusal(.outOfFrames, .addressSpace) }
+    copyKernelHalf(to: root)
     return spaces.insert { AddressSpace(id: $0, root: root) }
   }
 
@@ -240,6 +241,7 @@ extension Machine {
       if spaces.contains(space) { spaces[space].bindings.removeAll { $0 == id } }
     case .domain(let domain):
       if domains.contains(domain) { domains[domain].bindings.removeAll { $0 == id } }
+    case .kernel: break
     }
     caches.invalidate(rid: devices[binding.device].profile.rid, binding.pasid)
     caches.invalidate(tag: Self.tag(binding.target), binding.pasid, .all)

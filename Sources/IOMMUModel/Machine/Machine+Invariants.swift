@@ -41,6 +41,10 @@ extension Machine {
           "frame \(cached.frame) caches page \(page) of a file, and knows of \(memory[cached.frame].filePage)")
       }
     }
+    if kernel.root != 0 {
+      held[Int(kernel.root)] += 1
+      countHeld(kernel.root, walker.format.levelCount - 1, KernelHalf.rootBase, .kernel, &held, &slots)
+    }
     for case let operation? in operations {
       for frame in operation.gathered + operation.tables { held[Int(frame)] += 1 }
       for page in operation.pagesOut where page.slot != 0 { slots[Int(page.slot)] += 1 }
@@ -78,6 +82,10 @@ extension Machine {
     let span = UInt64(1) << (9 * UInt64(level))
     for index in 0..<Page.wordCount {
       let entry = PageTableEntry(bits: memory.load(table, index))
+      if level == walker.format.levelCount - 1, target != .kernel, KernelHalf.rootEntries.contains(index) {
+        checkKernelEntry(entry, index, target)
+        continue
+      }
       if entry.bits == 0 { continue }
       let page = base + UInt64(index) * span
       if level > 0 && entry.isTable {
@@ -93,6 +101,7 @@ extension Machine {
         switch target {
         case .addressSpace(let id): reference = spaces[id].references.find(page, level: level)
         case .domain(let id): reference = domains[id].references.find(page, level: level)
+        case .kernel: reference = kernel.references.find(page, level: level)
         }
         check(
           reference?.held == true && reference?.frame == frame && reference?.generation == memory.generation(frame),
@@ -102,6 +111,15 @@ extension Machine {
         )
       }
     }
+  }
+
+  /// Every address space has the kernel's tables in its root, and a domain has none.
+  private func checkKernelEntry(_ entry: PageTableEntry, _ index: Int, _ target: Binding.Target) {
+    var expected: UInt64 = 0
+    if kernel.root != 0, case .addressSpace = target { expected = memory.load(kernel.root, index) }
+    check(
+      entry.bits & ~PageTableEntry.accessed == expected,
+      "root entry \(index) of \(target) is \(entry.bits), the kernel's is \(expected)")
   }
 
   private func checkDevices() {
@@ -135,6 +153,9 @@ extension Machine {
     for case let operation? in operations {
       live += 1
       if operation.kind == .pageRequestGroup { serving += 1 }
+      if operation.target == .kernel, operation.heldLock {
+        check(kernel.lock.writer == operation.id, "the kernel's lock that an operation holds is held")
+      }
       if let space = operation.space, spaces.contains(space), operation.heldLock {
         let lock = spaces[space].lock
         check(lock.writer == operation.id || lock.readers > 0, "the lock that an operation holds is held")

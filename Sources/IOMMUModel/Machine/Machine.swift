@@ -21,6 +21,7 @@ public struct Machine {
   var swap: SwapDevice
   var files = Slab<FileID, BackingFile>()
   var spaces = Slab<AddressSpaceID, AddressSpace>()
+  var kernel = KernelHalf()
   var domains = Slab<DomainID, Domain>()
   var devices = Slab<DeviceID, Device>()
   var bindings = Slab<BindingID, Binding>()

@@ -17,6 +17,9 @@ public struct Refusal: Error, Equatable, Sendable {
     case notInThisKernel
     case overlapsSource
     case unknownFile, fileInUse, outsideFile
+    /// Kernel memory is mapped in the upper half alone.
+    case rangeOutsideKernelHalf
+    case notCanonical
   }
   /// Every field of the command that the refusal is about.
   public struct Fields: OptionSet, Sendable {

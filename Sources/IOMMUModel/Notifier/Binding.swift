@@ -10,6 +10,8 @@ struct Binding {
   enum Target: Equatable {
     case addressSpace(AddressSpaceID)
     case domain(DomainID)
+    /// The kernel's half: operations have it as their target, and bindings never.
+    case kernel
   }
   /// What the entry points to at this moment.
   enum Table: UInt8 {

@@ -44,8 +44,13 @@ public struct Strategy: Equatable, Sendable {
     /// The same before that.
     public static let pages = Reach(perPage: true)
 
-    func takes(_ range: PageRange) -> PageRange { range.count >= UInt64(wholeFrom) ? .all : range }
-    func commandCount(_ range: PageRange) -> Int { perPage && takes(range) != .all ? Int(range.count) : 1 }
+    /// The kernel's half is one command for everybody, as the whole address space is.
+    func takes(_ range: PageRange) -> PageRange {
+      range.count >= UInt64(wholeFrom) && range != .kernel ? .all : range
+    }
+    func commandCount(_ range: PageRange) -> Int {
+      perPage && takes(range) != .all && range != .kernel ? Int(range.count) : 1
+    }
   }
   /// What the PASID points to from S to E.
   public enum EmptyTable: UInt8, Sendable, CaseIterable {

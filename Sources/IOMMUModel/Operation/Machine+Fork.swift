@@ -7,6 +7,7 @@ extension Machine {
       operation.status = .outOfMemory
       return .go(to: lists[operation.kind].firstIndex(of: .unlock)!)
     }
+    copyKernelHalf(to: root)
     let child = spaces.insert { AddressSpace(id: $0, root: root) }
     spaces[child].beingForked = true
     for area in spaces[operation.space!].areas.list {

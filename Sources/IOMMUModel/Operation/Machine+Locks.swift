@@ -12,6 +12,8 @@ extension Machine {
       granted = spaces[space].lock.acquire(operation.id, mode)
     case .domain(let domain)? where domains.contains(domain):
       granted = domains[domain].lock.acquire(operation.id, mode)
+    case .kernel?:
+      granted = kernel.lock.acquire(operation.id, mode)
     default:
       if let group = operation.group {
         // Members of a group whose address space went while they waited for its lock.
@@ -42,6 +44,7 @@ extension Machine {
     switch operation.target! {
     case .addressSpace(let space): admit(spaces[space].lock.release(operation.id))
     case .domain(let domain): admit(domains[domain].lock.release(operation.id))
+    case .kernel: admit(kernel.lock.release(operation.id))
     }
     return .through
   }

@@ -68,6 +68,8 @@ extension Machine {
       id = insert(.cpuAccess, .addressSpace(space), range) { $0.cpuAccess = access }
     case .unmap(let domain, let range):
       id = insert(.unmap, .domain(domain), range)
+    case .kernel(let kind, let range):
+      id = insert(kind, .kernel, range)
     case .ksmReplacePage(let space, let range, let keeper, let first):
       id = insert(.ksmReplacePage, .addressSpace(space), range) {
         $0.destination = first
@@ -155,6 +157,9 @@ extension Machine {
       for page in range.first..<range.end where domains[domain].references.find(page, level: 0)?.held != true {
         throw Refusal(.notMapped, [.address, .byteCount], figure: page << 12)
       }
+    case .kernel(let kind, let range):
+      try require(kind, of: OperationKind.ofKernel)
+      try validate(kernel: kind, range)
     case .detach(let device, let pasid):
       try require(device)
       guard let binding = devices[device].bindings.first(where: { bindings[$0].pasid == pasid }) else {
@@ -316,12 +321,8 @@ extension Machine {
     }
     if operation.kind == .pageRequestGroup {
       handler.idleWorkers += 1
-    } else if operation.kind != .flushQueue {
-      effects.append(
-        .operation(
-          OperationOutcome(
-            operation: operation.id, kind: operation.kind, status: operation.status, value: operation.value,
-            nanoseconds: time - operation.acceptedAt)))
+    } else if operation.kind != .flushQueue && !operation.isAnswered {
+      effects.append(.operation(outcome(of: operation)))
     }
     if case .addressSpace(let space)? = operation.target, spaces.contains(space), spaces[space].exiting,
       let exit = spaces[space].operations.first(where: { kind($0) == .exit }),
@@ -333,6 +334,13 @@ extension Machine {
     // A worker is idle again, or a slot for an operation is free.
     startWantedFlushes()
     dispatchGroups(&effects)
+  }
+
+  @inline(__always)
+  func outcome(of operation: Operation) -> OperationOutcome {
+    OperationOutcome(
+      operation: operation.id, kind: operation.kind, status: operation.status, value: operation.value,
+      nanoseconds: time - operation.acceptedAt)
   }
 
   /// Whether an operation takes no mmap lock: reclaim's and page_referenced's ways to a page.

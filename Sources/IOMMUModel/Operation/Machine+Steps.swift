@@ -86,6 +86,8 @@ extension Machine {
     case .remap: remap(&operation, &effects)
     case .takeQueue: takeQueue(&operation)
     case .freeQueue: freeQueue(&operation, &effects)
+    case .mapKernel: mapKernel(&operation, &effects)
+    case .answer: answer(&operation, &effects)
     case .done: .finished
     }
   }

@@ -14,6 +14,7 @@ extension Machine {
     switch operation.target! {
     case .addressSpace(let space): spaces[space].root
     case .domain(let domain): domains[domain].root
+    case .kernel: kernel.root
     }
   }
 
@@ -76,6 +77,7 @@ extension Machine {
     switch operation.target! {
     case .addressSpace(let space): spaces[space].references.drop(page, level: level, by: stamp, turn: turn)
     case .domain(let domain): domains[domain].references.drop(page, level: level, by: stamp, turn: turn)
+    case .kernel: kernel.references.drop(page, level: level, by: stamp, turn: turn)
     }
   }
 
@@ -103,7 +105,13 @@ extension Machine {
       }
     case .domain(let domain):
       unlinkTables(domains[domain].root, level: top, base: 0, operation.range, &found) { machine, _, table in
-        (0..<Page.wordCount).allSatisfy { machine.memory.load(table, $0) == 0 }
+        machine.isEmpty(table)
+      }
+    case .kernel:
+      unlinkTables(kernel.root, level: top, base: KernelHalf.rootBase, operation.range, &found) {
+        machine, span, table in
+        // What a root entry points to stays.
+        span.count < EntryPosition(table: 0, index: 0, level: top).span && machine.isEmpty(table)
       }
     }
     guard !found.isEmpty else { return .through }
@@ -115,7 +123,8 @@ extension Machine {
 
   mutating func cpuFlush(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     guard let range = operation.gatherRange else { return .through }
-    cpuTLB.flush(operation.space!, range)
+    // No CPU here runs in the kernel: no TLB holds a page of its half.
+    if let space = operation.space { cpuTLB.flush(space, range) }
     report(.cpuFlush, operation, range, &effects)
     return .next(after: cost(settings.costs.cpuFlush))
   }

@@ -28,6 +28,8 @@ struct Operation {
   /// Sequence of its pending turn; 0: it waits for somebody.
   var turn: UInt64 = 0
   var heldLock = false
+  /// Its caller has been told the outcome; a worker goes on.
+  var isAnswered = false
 
   // Gathered for C, I, F and T.
   var gathered: [FrameNumber] = []

@@ -33,6 +33,8 @@ extension OperationKind {
     case .splitPages: "split-pages"
     case .retractTables: "retract-tables"
     case .flushQueue: "flush-queue"
+    case .kernelMap: "kernel-map"
+    case .kernelUnmap: "kernel-unmap"
     }
   }
 
@@ -70,6 +72,8 @@ extension OperationKind {
     case .splitPages: "THP split"
     case .retractTables: "file collapse (retract)"
     case .flushQueue: "flush queue"
+    case .kernelMap: "kernel map"
+    case .kernelUnmap: "kernel unmap"
     }
   }
 }

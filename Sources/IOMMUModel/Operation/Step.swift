@@ -116,6 +116,12 @@ enum Step: UInt8, CaseIterable {
   /// P: the new page in the migration entry's place.
   case remap
 
+  // Kernel memory.
+  /// P of vmalloc: frames, tables and entries.
+  case mapKernel
+  /// The operation returns to its caller; the steps behind it are a worker's.
+  case answer
+
   // Detach.
   case cut
   case drain

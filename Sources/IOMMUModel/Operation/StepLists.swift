@@ -130,6 +130,10 @@ struct StepLists {
       return [.nextMember, .lockRead, .service, .resolve] + copyOnWrite(column) + [
         .upgrade, .unlockAgain, .respond, .done,
       ]
+    case .kernelMap:
+      return [.lockWrite, .mapKernel, .unlock, .done]
+    case .kernelUnmap:
+      return kernelUnmap(column)
     case .unmap:
       // Strict unmap of a PAGING domain: entries, tables, I with completion, then the frames.
       return [

@@ -72,6 +72,7 @@ extension Machine {
       running = spaces[space].operations
       if spaces[space].flushQueue.references(page, grant.level, grant.frame, grant.generation) { return true }
     case .domain(let domain): running = domains[domain].operations
+    case .kernel: return false
     }
     return running.contains { id in
       operations[id.slot]!.dropped.contains {
@@ -91,6 +92,7 @@ extension Machine {
     switch target {
     case .addressSpace(let space): spaces.contains(space) ? spaces[space].references : nil
     case .domain(let domain): domains[domain].kind == .paging ? domains[domain].references : nil
+    case .kernel: kernel.references
     }
   }
 

@@ -74,10 +74,15 @@ extension Machine {
     }
   }
 
-  /// Frees a whole table with all that it maps: for a domain that is destroyed, or a child of a fork that failed.
+  @inline(__always)
+  func isEmpty(_ table: FrameNumber) -> Bool { (0..<Page.wordCount).allSatisfy { memory.load(table, $0) == 0 } }
+
+  /// Frees a whole table with all that it maps: for a domain that is destroyed, or a child of a fork that failed. The
+  /// kernel's half is everybody's, and stays.
   mutating func freeTree(_ table: FrameNumber, _ stamp: OperationStamp, level: UInt8? = nil) {
+    let own = level == nil ? 0..<KernelHalf.rootEntries.lowerBound : 0..<Page.wordCount
     let level = level ?? walker.format.levelCount - 1
-    for index in 0..<Page.wordCount {
+    for index in own {
       let entry = PageTableEntry(bits: memory.load(table, index))
       if entry.bits == 0 { continue }
       if level > 0 && entry.isTable {

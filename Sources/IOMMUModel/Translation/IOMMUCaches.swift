@@ -79,6 +79,12 @@ struct IOMMUCaches {
   mutating func invalidate(tag: UInt32, _ pasid: PASID, _ range: PageRange) {
     let owner = Self.owner(tag: tag, pasid)
     let ownerMask = UInt64(1) << 52 - 1
+    // I of a whole address space is one of the whole PASID: what is cached of the kernel's half goes with it.
+    if range == .all {
+      translations.remove { $0.owner & ownerMask == owner }
+      walks.remove { $0.owner & ownerMask == owner }
+      return
+    }
     if range.count <= 64 && !hasLargeTranslations {
       for page in range.first..<range.end { translations.remove(Self.key(owner, page, level: 0)) }
     } else {

@@ -111,7 +111,7 @@ extension Machine {
         status: .success, frame: frame, generation: memory.generation(frame), rights: .readWrite,
         binding: entry.binding)
     case .table:
-      guard entry.root != 0, page < PageRange.all.end else {
+      guard entry.root != 0, page < PageRange.all.end || PageRange.kernel.contains(page) else {
         return IOMMUAnswer(status: .success, binding: entry.binding)
       }
       let owner = IOMMUCaches.owner(tag: entry.tag, pasid)

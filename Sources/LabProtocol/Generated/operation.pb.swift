@@ -116,6 +116,12 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
   /// ioctl(UFFDIO_WRITEPROTECT).
   case uffdWriteProtect // = 28
 
+  /// vmalloc.
+  case kernelMap // = 40
+
+  /// vunmap or vfree, with the page tables that become empty.
+  case kernelUnmap // = 41
+
   /// The flush of an address space's flush queue; what the machine does of its own stands from 64 on.
   case flushQueue // = 64
   case UNRECOGNIZED(Int)
@@ -155,6 +161,8 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case 26: self = .splitPages
     case 27: self = .retractTables
     case 28: self = .uffdWriteProtect
+    case 40: self = .kernelMap
+    case 41: self = .kernelUnmap
     case 64: self = .flushQueue
     default: self = .UNRECOGNIZED(rawValue)
     }
@@ -191,6 +199,8 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case .splitPages: return 26
     case .retractTables: return 27
     case .uffdWriteProtect: return 28
+    case .kernelMap: return 40
+    case .kernelUnmap: return 41
     case .flushQueue: return 64
     case .UNRECOGNIZED(let i): return i
     }
@@ -227,6 +237,8 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     .splitPages,
     .retractTables,
     .uffdWriteProtect,
+    .kernelMap,
+    .kernelUnmap,
     .flushQueue,
   ]
 
@@ -341,7 +353,7 @@ public nonisolated struct LabOperation: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0\u{2}$OPERATION_KIND_FLUSH_QUEUE\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0\u{2}\u{c}OPERATION_KIND_KERNEL_MAP\0\u{1}OPERATION_KIND_KERNEL_UNMAP\0\u{2}\u{17}OPERATION_KIND_FLUSH_QUEUE\0")
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {

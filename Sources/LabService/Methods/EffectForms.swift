@@ -37,6 +37,8 @@ extension LabOperationKind {
       case .retractTables: .retractTables
       case .uffdWriteProtect: .uffdWriteProtect
       case .flushQueue: .flushQueue
+      case .kernelMap: .kernelMap
+      case .kernelUnmap: .kernelUnmap
       }
   }
 }
