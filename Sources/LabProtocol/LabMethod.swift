@@ -46,6 +46,9 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
   case store
   case touch
   case getOperation
+  // KernelService.
+  case kernelMap
+  case kernelUnmap
   // DomainService.
   case createDomain
   case destroyDomain
@@ -141,6 +144,8 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .store: .init("AddressSpaceService", "Store", .unary)
     case .touch: .init("AddressSpaceService", "Touch", .unary)
     case .getOperation: .init("AddressSpaceService", "GetOperation", .unary, sideEffectFree: true)
+    case .kernelMap: .init("KernelService", "KernelMap", .unary)
+    case .kernelUnmap: .init("KernelService", "KernelUnmap", .unary)
     case .createDomain: .init("DomainService", "CreateDomain", .unary)
     case .destroyDomain: .init("DomainService", "DestroyDomain", .unary)
     case .map: .init("DomainService", "Map", .unary)

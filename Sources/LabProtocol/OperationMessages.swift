@@ -18,6 +18,15 @@ public protocol MoveRequest: RangeRequest {
   var destination: String { get set }
 }
 
+/// A range of the kernel's memory, which is of no address space.
+public protocol KernelRangeRequest: Message {
+  var machine: String { get set }
+  var startOnly: Bool { get set }
+  var requestID: String { get set }
+  var address: String { get set }
+  var byteCount: String { get set }
+}
+
 /// The answer of every method that starts an operation.
 public protocol OperationResponse: Message {
   var operation: LabOperation { get set }
@@ -50,6 +59,9 @@ extension LabSplitPagesRequest: RangeRequest {}
 extension LabRetractTablesRequest: RangeRequest {}
 extension LabUffdWriteProtectRequest: RangeRequest {}
 
+extension LabKernelMapRequest: KernelRangeRequest {}
+extension LabKernelUnmapRequest: KernelRangeRequest {}
+
 extension LabMremapRequest: MoveRequest {}
 extension LabUffdioMoveRequest: MoveRequest {}
 
@@ -57,6 +69,8 @@ extension LabClearSoftDirtyResponse: OperationResponse {}
 extension LabClearYoungResponse: OperationResponse {}
 extension LabExitResponse: OperationResponse {}
 extension LabForkResponse: OperationResponse {}
+extension LabKernelMapResponse: OperationResponse {}
+extension LabKernelUnmapResponse: OperationResponse {}
 extension LabKsmReplacePageResponse: OperationResponse {}
 extension LabKsmWriteProtectResponse: OperationResponse {}
 extension LabLoadResponse: OperationResponse {}
@@ -91,6 +105,8 @@ extension LabMethod {
     case .clearYoung: LabClearYoungResponse.self
     case .exit: LabExitResponse.self
     case .fork: LabForkResponse.self
+    case .kernelMap: LabKernelMapResponse.self
+    case .kernelUnmap: LabKernelUnmapResponse.self
     case .ksmReplacePage: LabKsmReplacePageResponse.self
     case .ksmWriteProtect: LabKsmWriteProtectResponse.self
     case .load: LabLoadResponse.self

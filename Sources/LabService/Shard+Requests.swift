@@ -86,6 +86,9 @@ extension Shard {
     case .touch: on(LabTouchRequest.self, caller, bytes, touch)
     case .getOperation: on(LabGetOperationRequest.self, caller, bytes, getOperation)
 
+    case .kernelMap: onKernelRange(LabKernelMapRequest.self, .kernelMap, caller, bytes)
+    case .kernelUnmap: onKernelRange(LabKernelUnmapRequest.self, .kernelUnmap, caller, bytes)
+
     case .createDomain: on(LabCreateDomainRequest.self, caller, bytes, createDomain)
     case .destroyDomain: on(LabDestroyDomainRequest.self, caller, bytes, destroyDomain)
     case .map: on(LabMapRequest.self, caller, bytes, map)
@@ -207,6 +210,8 @@ extension LabRetractTablesRequest: MutationRequest {}
 extension LabUffdWriteProtectRequest: MutationRequest {}
 extension LabCreateFileRequest: MutationRequest {}
 extension LabDeleteFileRequest: MutationRequest {}
+extension LabKernelMapRequest: MutationRequest {}
+extension LabKernelUnmapRequest: MutationRequest {}
 extension LabLoadRequest: MutationRequest {}
 extension LabStoreRequest: MutationRequest {}
 extension LabTouchRequest: MutationRequest {}

@@ -49,9 +49,18 @@ import Testing
     .init(.translate, "{\(d)}", "invalid_argument", "MISSING_FIELD", "translate"),
     .init(.translate, "{\(d),\"translate\":{\"address\":\"0x1001\"}}", "invalid_argument", "MISALIGNED", "address"),
     .init(
-      .translate, "{\(d),\"translate\":{\"address\":\"0xffff800000000000\"}}", "out_of_range",
-      "RANGE_OUTSIDE_ADDRESS_SPACE",
+      .translate, "{\(d),\"translate\":{\"address\":\"0x800000000000\"}}", "invalid_argument", "NOT_CANONICAL",
       "address"),
+    .init(
+      .giveUp, "{\(d),\"giveUp\":{\"address\":\"0xffff7ffffffff000\"}}", "invalid_argument", "NOT_CANONICAL", "address"),
+    .init(
+      .dma, "{\(d),\"dma\":{\"address\":\"0x1000000000000\"}}", "invalid_argument", "NOT_CANONICAL", "address"),
+    .init(
+      .kernelMap, "{\(m),\"address\":\"0x7f0000000000\",\"byteCount\":\"0x1000\"}", "out_of_range",
+      "RANGE_OUTSIDE_KERNEL_HALF", "address"),
+    .init(
+      .kernelUnmap, "{\(m),\"address\":\"0xffff800000000000\",\"byteCount\":\"0x1000\"}", "failed_precondition",
+      "NOT_MAPPED", "address"),
     .init(
       .translate, "{\(d),\"translate\":{\"address\":\"0x1000\",\"tag\":2147483648}}", "invalid_argument",
       "TAG_OUT_OF_RANGE",

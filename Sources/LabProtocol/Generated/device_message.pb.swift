@@ -332,7 +332,7 @@ public nonisolated struct LabTranslationRequest: Sendable {
   /// 20 bits; 0 is the function's own traffic.
   public var pasid: UInt32 = 0
 
-  /// Hex IOVA, 4 KiB-aligned.
+  /// Hex IOVA, 4 KiB-aligned and canonical: bits 63 to 47 are equal.
   public var address: String = String()
 
   /// The device does not ask for write permission, and no Dirty bit is set.
@@ -352,7 +352,7 @@ public nonisolated struct LabPageRequest: Sendable {
   /// 20 bits.
   public var pasid: UInt32 = 0
 
-  /// Hex IOVA, 4 KiB-aligned.
+  /// Hex IOVA, 4 KiB-aligned and canonical: bits 63 to 47 are equal.
   public var address: String = String()
 
   /// The device wants to read.
@@ -428,7 +428,7 @@ public nonisolated struct LabAbandonment: Sendable {
   /// 20 bits.
   public var pasid: UInt32 = 0
 
-  /// Hex IOVA, 4 KiB-aligned.
+  /// Hex IOVA, 4 KiB-aligned and canonical: bits 63 to 47 are equal.
   public var address: String = String()
 
   /// The device wanted to read.

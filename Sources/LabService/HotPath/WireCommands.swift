@@ -28,13 +28,15 @@ extension Rights {
   init(read: Bool, write: Bool) { self.init(rawValue: (read ? 1 : 0) | (write ? 2 : 0)) }
 }
 
+/// Whether bits 63 to 47 are equal: an address of a process, or of the kernel.
+@inline(__always)
+private func isCanonical(_ address: UInt64) -> Bool { (address &+ 1 << 47) >> 48 == 0 }
+
 /// The page of an aligned address.
 @inline(__always)
 func pageNumber(_ address: UInt64, _ field: StaticString) throws(CallError) -> PageNumber {
   guard address & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, .address, figure: Page.byteCount)) }
-  guard address >> 47 == 0 else {
-    throw .refusal(Refusal(.rangeOutsideAddressSpace, .address, figure: PageRange.all.end << 12))
-  }
+  guard isCanonical(address) else { throw .refusal(Refusal(.notCanonical, .address)) }
   return address >> 12
 }
 

@@ -43,6 +43,14 @@ extension Shard {
       host, .protect(.uffdWriteProtect, space, range, r.protect ? .read : .readWrite), r.startOnly, caller)
   }
 
+  func onKernelRange<R: KernelRangeRequest & MutationRequest>(
+    _: R.Type, _ kind: OperationKind, _ caller: Caller, _ bytes: UnsafeRawBufferPointer
+  ) {
+    on(R.self, caller, bytes) { host, r, caller throws(CallError) in
+      try start(host, .kernel(kind, try range(r.address, r.byteCount)), r.startOnly, caller)
+    }
+  }
+
   func ksmReplacePage(
     _ host: MachineHost, _ r: LabKsmReplacePageRequest, _ caller: Caller
   ) throws(CallError) -> (any Message)? {
