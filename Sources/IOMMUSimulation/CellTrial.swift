@@ -225,7 +225,7 @@ public struct CellTrial {
         let verdict = effects.verdicts[index]
         if !verdicts.contains(verdict.kind) { found.append(verdict) }
         verdicts.insert(verdict.kind)
-      case .dma, .device, .invalidationEnded: break
+      case .dma, .device, .invalidationEnded, .notifierEvent, .rangeFault, .subscriber: break
       }
     }
     effects.removeAll()

@@ -10,14 +10,15 @@ public struct RandomCommands {
   public private(set) var turns: UInt64 = 0
   public private(set) var counters = Counters()
   public var log: LogWriter
-  private var generator: SeededGenerator
+  var generator: SeededGenerator
   private var effects = Effects()
-  private var spaces: [AddressSpaceID] = []
+  var spaces: [AddressSpaceID] = []
   private var domains: [DomainID] = []
   private var files: [FileID] = []
   private var devices: [DeviceID] = []
   /// Physical addresses that were answered, so that DMA is not always forged.
   private var answers: [(device: DeviceID, pasid: PASID, page: PageNumber, address: UInt64)] = []
+  var mirrors = RandomMirrors()
   private var owed: [(device: DeviceID, itag: UInt8)] = []
   private let checks: Bool
   /// A machine with room for blocks of 512 frames, and commands about them; every eighth seed.
@@ -40,6 +41,7 @@ public struct RandomCommands {
     settings.hold = generator.next(below: 2) * 1000
     settings.oracleAction = OracleAction.allCases[Int(generator.next(below: 3))]
     settings.invalidationTimeout = 100_000
+    settings.notifierTimeout = 100_000
     settings.livelockLimit = 4
     settings.flushQueueEntries = 1 + UInt32(seed % 5)
     settings.flushQueueTimeout = 2000 << (seed % 4)
@@ -53,6 +55,7 @@ public struct RandomCommands {
     settings.limits.devices = 6
     settings.limits.domains = 4
     settings.limits.operations = 24
+    settings.limits.subscribers = 4
     settings.limits.dmaInFlightPerDevice = 6
     settings.limits.areasPerAddressSpace = 12
     machine = Machine(settings: settings)
@@ -67,8 +70,8 @@ public struct RandomCommands {
   public mutating func step() {
     effects.removeAll()
     turns += 1
-    if chance(45), !machine.enabledTurns().isEmpty {
-      performPending()
+    if chance(45), let turn = pickTurn() {
+      perform(turn)
     } else {
       let command = command()
       let before = checks && chance(3) ? machine.stateHash() : nil
@@ -90,14 +93,19 @@ public struct RandomCommands {
     if checks { machine.checkInvariants() }
   }
 
-  /// Mostly the earliest turn; sometimes any of those that are due soon, as an explorer would.
-  private mutating func performPending() {
-    let enabled = machine.enabledTurns()
-    let pick = chance(70) ? 0 : Int(generator.next(below: UInt64(enabled.count)))
-    let chosen = enabled[pick]
-    let performed = machine.apply(pending: chosen.sequence, at: machine.time, into: &effects)
+  /// Mostly the earliest turn; sometimes any of those that are due soon, as an explorer would. Time-outs are few, so that
+  /// who owes an answer may still give it.
+  private mutating func pickTurn() -> PendingTurn? {
+    var enabled = machine.enabledTurns()
+    if chance(95) { enabled.removeAll(where: \.isTimeout) }
+    guard !enabled.isEmpty else { return nil }
+    return enabled[chance(70) ? 0 : Int(generator.next(below: UInt64(enabled.count)))]
+  }
+
+  private mutating func perform(_ turn: PendingTurn) {
+    let performed = machine.apply(pending: turn.sequence, at: machine.time, into: &effects)
     precondition(performed, "an enabled turn can be performed")
-    log.append(pending: chosen.sequence, at: machine.time)
+    log.append(pending: turn.sequence, at: machine.time)
   }
 
   private mutating func remember(_ reply: Reply) {
@@ -106,7 +114,8 @@ public struct RandomCommands {
     case .domain(let id): domains.append(id)
     case .file(let id): files.append(id)
     case .device(let id, _): devices.append(id)
-    case .operation, .none: break
+    case .subscriber(let id, _, _): mirrors.remember(id)
+    case .operation, .mirrorAccess, .none: break
     }
   }
 
@@ -118,6 +127,8 @@ public struct RandomCommands {
     case .invalidation(let device, let invalidation): owed.append((device, invalidation.itag))
     case .operation(let outcome) where outcome.kind == .fork && outcome.status == .success:
       spaces.append(AddressSpaceID(rawValue: UInt32(outcome.value)))
+    case .notifierEvent(let index): mirrors.remember(effects.notifierEvents[index])
+    case .rangeFault(let index): mirrors.remember(effects.rangeFaults[index])
     default: break
     }
     if owed.count > 64 { owed.removeFirst(32) }
@@ -127,16 +138,16 @@ public struct RandomCommands {
 
   // MARK: Drawing
 
-  private mutating func chance(_ percent: UInt64) -> Bool { generator.next(below: 100) < percent }
+  mutating func chance(_ percent: UInt64) -> Bool { generator.next(below: 100) < percent }
 
-  private mutating func pick<ID: Handle>(_ known: [ID]) -> ID {
+  mutating func pick<ID: Handle>(_ known: [ID]) -> ID {
     if known.isEmpty || chance(2) { return ID(rawValue: UInt32(truncatingIfNeeded: generator.next() & 0x3_000f)) }
     // Recent ones are likelier to live.
     let last = min(known.count, 4)
     return known[known.count - 1 - Int(generator.next(below: UInt64(last)))]
   }
 
-  private mutating func page() -> PageNumber {
+  mutating func page() -> PageNumber {
     if chance(2) { return generator.next() }
     // Both ends of a huge page matter, and its middle little.
     if usesHugePages && chance(80) { return hugePage() + (chance(50) ? generator.next(below: 8) : 511) }
@@ -159,7 +170,7 @@ public struct RandomCommands {
   /// The first page of one of two neighbouring blocks.
   private mutating func hugePage() -> PageNumber { 512 * (1 + generator.next(below: 2)) }
 
-  private mutating func range() -> PageRange {
+  mutating func range() -> PageRange {
     if chance(2) { return PageRange(first: generator.next(), count: generator.next()) }
     if usesHugePages && chance(80) {
       return PageRange(first: hugePage(), count: chance(10) ? 500 : 512 * (1 + generator.next(below: 2)))
@@ -172,7 +183,7 @@ public struct RandomCommands {
     return chance(95) ? 12 : chance(90) ? 21 : 13
   }
 
-  private mutating func rights() -> Rights { Rights(rawValue: chance(70) ? 3 : UInt8(generator.next(below: 4))) }
+  mutating func rights() -> Rights { Rights(rawValue: chance(70) ? 3 : UInt8(generator.next(below: 4))) }
   private mutating func pasid() -> PASID {
     chance(3) ? PASID(generator.next(below: 1 << 21)) : PASID(generator.next(below: 3))
   }
@@ -185,6 +196,7 @@ public struct RandomCommands {
           rid: UInt16(generator.next(below: 7)), ats: chance(90), pri: chance(85), pasid: chance(90),
           priAllocation: UInt32(generator.next(below: 10)), retryLimit: UInt32(generator.next(below: 3))))
     }
+    if chance(18) { return notifierCommand() }
     let device = pick(devices)
     switch generator.next(below: 100) {
     case 0..<26: return .start(operation())

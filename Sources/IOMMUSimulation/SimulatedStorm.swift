@@ -157,7 +157,7 @@ public struct SimulatedStorm {
       case .operation(let outcome):
         returnedNow.append(outcome)
         returned(outcome)
-      case .step, .invalidationEnded, .verdict: break
+      case .step, .invalidationEnded, .verdict, .notifierEvent, .rangeFault, .subscriber: break
       }
     }
   }

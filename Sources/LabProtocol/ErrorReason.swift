@@ -23,6 +23,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
 
   // The service again: numbers keep their meaning.
   case unknownVerdict, logDiverged
+  case unknownSubscriber, subscriberLost, eventNotOwed, mayNotRefuse, outsideSubscription, faultNotAnswered
 
   /// The name on the wire.
   public var name: StaticString {
@@ -96,6 +97,12 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .logDiverged: "LOG_DIVERGED"
     case .rangeOutsideKernelHalf: "RANGE_OUTSIDE_KERNEL_HALF"
     case .notCanonical: "NOT_CANONICAL"
+    case .unknownSubscriber: "UNKNOWN_SUBSCRIBER"
+    case .subscriberLost: "SUBSCRIBER_LOST"
+    case .eventNotOwed: "EVENT_NOT_OWED"
+    case .mayNotRefuse: "MAY_NOT_REFUSE"
+    case .outsideSubscription: "OUTSIDE_SUBSCRIPTION"
+    case .faultNotAnswered: "FAULT_NOT_ANSWERED"
     }
   }
 

@@ -67,6 +67,15 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
   case giveUp
   case watchDevice
   case attach
+  // NotifierService.
+  case subscribe
+  case unsubscribe
+  case watchSubscriber
+  case answerEvents
+  case rangeFault
+  case takePages
+  case installPages
+  case mirrorAccess
   // TraceService.
   case watchTrace
 
@@ -162,6 +171,14 @@ public enum LabMethod: UInt8, CaseIterable, Sendable {
     case .giveUp: .init("DeviceService", "GiveUp", .unary)
     case .watchDevice: .init("DeviceService", "Watch", .serverStream)
     case .attach: .init("DeviceService", "Attach", .bidirectional)
+    case .subscribe: .init("NotifierService", "Subscribe", .unary)
+    case .unsubscribe: .init("NotifierService", "Unsubscribe", .unary)
+    case .watchSubscriber: .init("NotifierService", "Watch", .serverStream)
+    case .answerEvents: .init("NotifierService", "Answer", .unary)
+    case .rangeFault: .init("NotifierService", "RangeFault", .unary)
+    case .takePages: .init("NotifierService", "TakePages", .unary)
+    case .installPages: .init("NotifierService", "Install", .unary)
+    case .mirrorAccess: .init("NotifierService", "Access", .unary)
     case .watchTrace: .init("TraceService", "Watch", .serverStream, sideEffectFree: true)
     }
   }

@@ -5,7 +5,7 @@
 public enum ObjectID {
   /// What an id names.
   public enum Kind: Sendable {
-    case machine, addressSpace, domain, device, operation, file
+    case machine, addressSpace, domain, device, operation, file, subscriber
     @inlinable var prefix: StaticString {
       switch self {
       case .machine: "m-"
@@ -14,12 +14,13 @@ public enum ObjectID {
       case .device: "d-"
       case .operation: "op-"
       case .file: "f-"
+      case .subscriber: "sub-"
       }
     }
     @inlinable var digitCount: Int {
       switch self {
       case .machine: 32
-      case .addressSpace, .domain, .device, .file: 8
+      case .addressSpace, .domain, .device, .file, .subscriber: 8
       case .operation: 16
       }
     }

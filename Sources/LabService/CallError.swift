@@ -24,6 +24,7 @@ enum CallError: Error {
     case .domain: .refusal(Refusal(.unknownDomain, .domain))
     case .device: .refusal(Refusal(.unknownDevice, .device))
     case .file: .refusal(Refusal(.unknownFile, .file))
+    case .subscriber: .refusal(Refusal(.unknownSubscriber, .subscriber))
     }
   }
 

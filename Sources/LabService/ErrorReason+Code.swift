@@ -15,16 +15,17 @@ extension ErrorReason {
       .invalidArgument
     case .rangeOutsideAddressSpace, .rangeOutsideKernelHalf, .outsideFile: .outOfRange
     case .unknownMachine, .unknownOperation, .unknownAddressSpace, .unknownDomain, .unknownDevice, .unknownFile,
-      .machineDeleted, .unknownVerdict:
+      .machineDeleted, .unknownVerdict, .unknownSubscriber:
       .notFound
     case .requestIDInUse, .overlapsArea, .overlapsMapping, .pasidTaken, .ridTaken, .priEnabled, .streamTaken:
       .alreadyExists
     case .notManual, .notRecording, .noAreaInRange, .splitsHugePage, .notMapped, .pasidNotAttached, .pasidUnsupported,
       .atsDisabled, .priDisabled, .domainInUse, .wrongDomainKind, .addressSpaceExiting, .detachInProgress, .retriesLeft,
-      .notInThisKernel, .fileInUse:
+      .notInThisKernel, .fileInUse, .eventNotOwed, .mayNotRefuse, .outsideSubscription,
+      .faultNotAnswered:
       .failedPrecondition
     case .limitReached, .outOfFrames, .tooManyWaitingCalls, .slowReader: .resourceExhausted
-    case .deviceRemoved: .aborted
+    case .deviceRemoved, .subscriberLost: .aborted
     case .logFull, .logDiverged: .dataLoss
     case .shuttingDown: .unavailable
     }
@@ -82,6 +83,24 @@ extension Refusal {
     case .rangeOutsideKernelHalf:
       (.rangeOutsideKernelHalf, "the range leaves the kernel's half, which begins at \(Hex.string(figure))")
     case .notCanonical: (.notCanonical, "the address is not canonical; bits 63 to 47 must be equal")
+    case .unknownSubscriber:
+      (.unknownSubscriber, "the machine has no subscriber of this id; it may have been unsubscribed: subscribe anew")
+    case .subscriberLost:
+      (
+        .subscriberLost,
+        "the subscriber did not answer an event in time and is fenced; unsubscribe it and subscribe anew"
+      )
+    case .eventNotOwed:
+      (.eventNotOwed, "no event of this number waits for an answer; the last one of the subscriber is \(figure)")
+    case .mayNotRefuse:
+      (.mayNotRefuse, "only an interval subscriber may refuse, and only an event whose may_block is false")
+    case .outsideSubscription:
+      (.outsideSubscription, "the range leaves the subscription; an interval subscriber mirrors its own range alone")
+    case .faultNotAnswered:
+      (
+        .faultNotAnswered,
+        "the page at \(Hex.string(figure)) is not of this fault, but of a later one or of none; install what the last one answered"
+      )
     case .limitReached: (.limitReached, "the limit of \(figure) is reached; free some, or raise the machine's limits")
     }
   }
@@ -97,6 +116,7 @@ extension Refusal {
       (.allocation, "allocation"), (.groupIndex, "groupIndex"), (.pageSize, "pageSize"), (.cpu, "cpu"),
       (.source, "source"), (.destination, "destination"), (.keeper, "keeper"),
       (.keeperAddress, "keeperAddress"), (.file, "file"), (.fileOffset, "fileOffset"),
+      (.subscriber, "subscriber"), (.event, "number"), (.fault, "fault"),
     ]
     return names.filter { fields.contains($0.0) }.map(\.1)
   }

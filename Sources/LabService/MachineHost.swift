@@ -31,6 +31,10 @@ final class MachineHost {
 
   var ports: [DevicePort?] = []
   var touchedPorts: [DevicePort] = []
+  var subscribers: [SubscriberPort?] = []
+  var touchedSubscribers: [SubscriberPort] = []
+  /// Pages of a mirror's fault whose operation returns in the same turn.
+  private var faultAnswer: RangeFaultAnswer?
   var operations: OperationBook
   var verdicts: VerdictBook
   var trace: TraceBook
@@ -140,7 +144,7 @@ final class MachineHost {
   }
 
   private func noteTrace() {
-    for index in tracedCount..<effects.list.count { trace.append(machine.time, effects.list[index], effects.verdicts) }
+    for index in tracedCount..<effects.list.count { trace.append(machine.time, effects.list[index], effects) }
     tracedCount = effects.list.count
   }
 
@@ -202,10 +206,17 @@ final class MachineHost {
         }
       case .step: break
       case .operation(let outcome):
-        if let running = operations.end(outcome), let caller = running.caller {
+        guard let running = operations.end(outcome), let caller = running.caller else { break }
+        if caller.method.answersPages {
+          shard.answer(caller, outcome, faultAnswer?.operation == outcome.operation ? faultAnswer : nil)
+        } else {
           shard.answer(caller, outcome, isLoad: running.isLoad)
         }
       case .verdict(let index): verdicts.append(effects.verdicts[index])
+      case .notifierEvent(let index):
+        push(effects.notifierEvents[index].subscriber, .call(effects.notifierEvents[index]))
+      case .rangeFault(let index): faultAnswer = effects.rangeFaults[index]
+      case .subscriber(let subscriber, .lost): push(subscriber, .lost)
       }
     }
     effects.removeList()
@@ -219,6 +230,27 @@ final class MachineHost {
       port.isTouched = true
       touchedPorts.append(port)
     }
+  }
+
+  // MARK: - Subscribers
+
+  func subscriber(_ id: SubscriberID) -> SubscriberPort? {
+    guard id.slot < subscribers.count, let port = subscribers[id.slot], port.id == id else { return nil }
+    return port
+  }
+
+  private func push(_ id: SubscriberID, _ event: SubscriberPort.Event) {
+    guard let port = subscriber(id) else { return }
+    port.push(event, limit: shard.limits.eventsBeforeStream)
+    if !port.isTouched {
+      port.isTouched = true
+      touchedSubscribers.append(port)
+    }
+  }
+
+  func add(_ port: SubscriberPort) {
+    while subscribers.count <= port.id.slot { subscribers.append(nil) }
+    subscribers[port.id.slot] = port
   }
 
   // MARK: - Devices

@@ -12,6 +12,7 @@ extension Shard {
       if port.stream != nil { send(host, port) } else if port.isGone { forget(host, port) }
     }
     host.touchedPorts.removeAll(keepingCapacity: true)
+    if !host.touchedSubscribers.isEmpty { flushSubscribers(host) }
     for index in host.trace.watchers.indices { sendTrace(host, index) }
     return host.trace.watchers.contains { $0.sent < host.trace.seq }
   }

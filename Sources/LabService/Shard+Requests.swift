@@ -100,6 +100,14 @@ extension Shard {
     case .unbindPasid: on(LabUnbindPasidRequest.self, caller, bytes, unbindPasid)
     case .enablePri: on(LabEnablePriRequest.self, caller, bytes, enablePri)
     case .watchDevice: on(LabDeviceServiceWatchRequest.self, caller, bytes, watchDevice)
+    case .subscribe: on(LabSubscribeRequest.self, caller, bytes, subscribe)
+    case .unsubscribe: on(LabUnsubscribeRequest.self, caller, bytes, unsubscribe)
+    case .watchSubscriber: on(LabNotifierServiceWatchRequest.self, caller, bytes, watchSubscriber)
+    case .answerEvents: on(LabAnswerRequest.self, caller, bytes, answerEvents)
+    case .rangeFault: on(LabRangeFaultRequest.self, caller, bytes, rangeFault)
+    case .takePages: on(LabTakePagesRequest.self, caller, bytes, takePages)
+    case .installPages: on(LabInstallRequest.self, caller, bytes, installPages)
+    case .mirrorAccess: on(LabAccessRequest.self, caller, bytes, mirrorAccess)
     case .watchTrace: on(LabTraceServiceWatchRequest.self, caller, bytes, watchTrace)
 
     // These are read by the hand-written codec, and a bidirectional call has no whole request.
@@ -226,4 +234,12 @@ extension LabBindPasidRequest: MutationRequest {}
 extension LabUnbindPasidRequest: MutationRequest {}
 extension LabEnablePriRequest: MutationRequest {}
 extension LabDeviceServiceWatchRequest: MachineRequest {}
+extension LabSubscribeRequest: MutationRequest {}
+extension LabUnsubscribeRequest: MutationRequest {}
+extension LabNotifierServiceWatchRequest: MachineRequest {}
+extension LabAnswerRequest: MutationRequest {}
+extension LabRangeFaultRequest: MutationRequest {}
+extension LabTakePagesRequest: MutationRequest {}
+extension LabInstallRequest: MutationRequest {}
+extension LabAccessRequest: MutationRequest {}
 extension LabTraceServiceWatchRequest: MachineRequest {}

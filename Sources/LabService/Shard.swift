@@ -49,6 +49,7 @@ final class Shard: RPCHandler, @unchecked Sendable {
   enum StreamState {
     case device(MachineHost, DevicePort)
     case trace(MachineHost)
+    case subscriber(MachineHost, SubscriberPort)
   }
 
   private struct Wake: Comparable {
@@ -175,6 +176,7 @@ final class Shard: RPCHandler, @unchecked Sendable {
           sweep(at: port.leaseEnds)
         }
       }
+      sweepSubscribers(host)
       for index in host.trace.watchers.indices {
         if host.trace.watchers[index].lastSentAt &+ limits.heartbeat <= now { traceHeartbeat(host, index) }
         sweep(at: host.trace.watchers[index].lastSentAt &+ limits.heartbeat)

@@ -8,8 +8,14 @@ struct TraceBook {
   struct Entry {
     var time: Nanoseconds
     var effect: Effect
-    /// What the effect is, when it is a verdict.
-    var verdict: Verdict?
+    /// What an effect points to that is a place in a list.
+    var detail: Detail
+  }
+  enum Detail {
+    case none
+    case verdict(Verdict)
+    case notifierEvent(NotifierEvent)
+    case rangeFault(RangeFaultAnswer)
   }
   struct Watcher {
     var call: CallID
@@ -30,10 +36,16 @@ struct TraceBook {
 
   mutating func keep() { isKept = true }
 
-  mutating func append(_ time: Nanoseconds, _ effect: Effect, _ verdicts: [Verdict]) {
+  mutating func append(_ time: Nanoseconds, _ effect: Effect, _ effects: borrowing Effects) {
     if entries.count == limit { entries.removeFirst() }
-    let verdict: Verdict? = if case .verdict(let index) = effect { verdicts[index] } else { nil }
-    entries.append(Entry(time: time, effect: effect, verdict: verdict))
+    let detail: Detail =
+      switch effect {
+      case .verdict(let index): .verdict(effects.verdicts[index])
+      case .notifierEvent(let index): .notifierEvent(effects.notifierEvents[index])
+      case .rangeFault(let index): .rangeFault(effects.rangeFaults[index])
+      default: .none
+      }
+    entries.append(Entry(time: time, effect: effect, detail: detail))
     seq += 1
   }
 

@@ -11,6 +11,9 @@ struct Bench {
   /// What the verdicts among them say.
   var verdicts: [Verdict] = []
   var counters = Counters()
+  /// What subscribers were told, and what their faults answered.
+  var told: [NotifierEvent] = []
+  var faults: [RangeFaultAnswer] = []
 
   init(_ change: (inout Settings) -> Void = { _ in }) {
     var settings = Settings()
@@ -47,6 +50,8 @@ struct Bench {
   private mutating func take() {
     seen += effects.list
     verdicts += effects.verdicts
+    told += effects.notifierEvents
+    faults += effects.rangeFaults
     add(effects.counters)
     machine.checkInvariants()
   }

@@ -8,6 +8,7 @@ import Testing
     let space = AddressSpaceID(rawValue: 0x1_0002)
     let domain = DomainID(rawValue: 0x3_0004)
     let device = DeviceID(rawValue: 0x5_0006)
+    let subscriber = SubscriberID(rawValue: 0x7_0008)
     let range = PageRange(first: 0x123, count: 77)
     let starts: [OperationRequest] = [
       .mmap(space, range, .readWrite, pageSizeLog2: 21), .munmap(space, range), .mprotect(space, range, .read),
@@ -26,6 +27,13 @@ import Testing
       .pageRequest(device, PageRequest(pasid: 5, page: .max, rights: .readWrite, groupIndex: 511, last: true)),
       .dma(device, DMARequest(tag: 1, write: true, translated: false, pasid: 5, address: .max, page: 3, value: .max)),
       .complete(device, itagVector: .max), .giveUp(device, 5, 9, .read),
+      .subscribe(space, SubscriberProfile(kind: .gntdevLike, range: range, takesTwoPasses: true, owner: .max)),
+      .unsubscribe(subscriber),
+      .answer(subscriber, NotifierAnswer(number: .max, refuses: true, youngPages: 3)),
+      .rangeFault(subscriber, RangeFault(range: range, rights: .readWrite)),
+      .takePages(subscriber, .makeDeviceExclusive, range),
+      .mirrorInstall(subscriber, MirrorInstall(fault: .max, range: range)),
+      .mirrorAccess(subscriber, MirrorAccess(page: 7, physicalAddress: .max, write: true, value: .max)),
     ] + Strategy.named.map { Command.attach(device, 5, .addressSpace(space, $0.strategy)) }
   }()
 

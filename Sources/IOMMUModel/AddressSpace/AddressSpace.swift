@@ -21,6 +21,7 @@ struct AddressSpace {
   var operations: [OperationID] = []
   var emptyTable = EmptyTableCounter()
   var flushQueue = FlushQueue()
+  var notifier = NotifierSubscriptions()
 }
 
 /// The windows between S and E that are open in an address space: one count for all bindings of a variant (our choice:

@@ -42,6 +42,12 @@ public struct DeviceID: Handle {
   @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 }
 
+/// A notifier subscriber of an address space (Linux `mmu_notifier`, `mmu_interval_notifier`).
+public struct SubscriberID: Handle {
+  public let rawValue: UInt32
+  @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+}
+
 /// A running memory operation. Its number is never reused within a machine.
 public struct OperationID: Equatable, Comparable, Sendable {
   public let rawValue: UInt64

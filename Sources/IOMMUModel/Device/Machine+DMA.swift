@@ -76,37 +76,46 @@ extension Machine {
       }
     } else {
       effects.counters.dmaChecked += 1
-      let word = Int(dma.physicalAddress & 0xfff) >> 3
-      if let found = judge(id, dma, frame) {
-        effects.append(found)
-        switch settings.oracleAction {
-        case .block: answer.status = .blocked
-        case _ where protectsItself(request, frame): answer.status = .blocked
-        case .poison: answer.value = request.write ? 0 : 0xdead_beef_dead_beef
-        case .perform:
-          if request.write {
-            memory.storeUnaccounted(frame, word, request.value)
-            memory.explain(frame)
-          } else {
-            answer.value = memory.load(frame, word)
-          }
-        }
-      } else if protectsItself(request, frame) {
-        answer.status = .blocked
-      } else if request.write {
-        memory.store(frame, word, request.value)
-      } else {
-        answer.value = memory.load(frame, word)
-      }
+      let found = judge(id, dma, frame)
+      reach(frame, Int(dma.physicalAddress & 0xfff) >> 3, writes: request.value, found, &answer, &effects)
     }
     effects.append(.dma(id, answer))
+  }
+
+  /// Performs an access that was judged, blocks or poisons it, as the settings say.
+  @inline(__always)
+  mutating func reach(
+    _ frame: FrameNumber, _ word: Int, writes value: UInt64, _ found: Verdict?, _ answer: inout DMAAnswer,
+    _ effects: inout Effects
+  ) {
+    if let found {
+      effects.append(found)
+      switch settings.oracleAction {
+      case .block: answer.status = .blocked
+      case _ where protectsItself(answer.write, frame): answer.status = .blocked
+      case .poison: answer.value = answer.write ? 0 : 0xdead_beef_dead_beef
+      case .perform:
+        if answer.write {
+          memory.storeUnaccounted(frame, word, value)
+          memory.explain(frame)
+        } else {
+          answer.value = memory.load(frame, word)
+        }
+      }
+    } else if protectsItself(answer.write, frame) {
+      answer.status = .blocked
+    } else if answer.write {
+      memory.store(frame, word, value)
+    } else {
+      answer.value = memory.load(frame, word)
+    }
   }
 
   /// A device never writes into a page table of the machine's own software, right or wrong: the access is recorded and
   /// explained, but the simulation does not let itself be corrupted (design §5).
   @inline(__always)
-  private func protectsItself(_ request: DMARequest, _ frame: FrameNumber) -> Bool {
-    request.write && Int(frame) < memory.createdFrameCount && memory[frame].use == .table
+  private func protectsItself(_ write: Bool, _ frame: FrameNumber) -> Bool {
+    write && Int(frame) < memory.createdFrameCount && memory[frame].use == .table
   }
 
   /// A PASID that is attached to a `BLOCKED` domain refuses translated requests as well.

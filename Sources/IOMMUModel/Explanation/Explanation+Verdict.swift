@@ -44,7 +44,7 @@ extension Explanation {
 struct Stage {
   private(set) var lanes: [Explanation.Lane] = []
   private var operations: [OperationID] = []
-  /// For a CPU's access there is neither IOMMU nor device: both are the CPU's lane.
+  /// For a CPU's access there is neither IOMMU nor device, for a mirror's no IOMMU: both are the lane of the access.
   let iommu: Int
   let device: Int
   /// The lane of the access that was judged: a walk is the IOMMU's own.
@@ -57,6 +57,9 @@ struct Stage {
     }
     if verdict.isOfCPU {
       lanes.append(.init(.cpu, "a CPU", detail: "with its TLB"))
+      iommu = lanes.count - 1
+    } else if verdict.subscriber.rawValue != 0 {
+      lanes.append(.init(.device, words.device, detail: "through a table of its own"))
       iommu = lanes.count - 1
     } else {
       lanes.append(.init(.iommu, "the IOMMU", detail: strategy))
@@ -72,7 +75,7 @@ struct Stage {
 }
 
 extension Verdict {
-  var isOfCPU: Bool { device.rawValue == 0 }
+  var isOfCPU: Bool { device.rawValue == 0 && subscriber.rawValue == 0 }
 
   /// The walk itself earned it; otherwise an access with what such a walk had answered.
   var isWalk: Bool { kind == .staleWalk && grantedAt == 0 }

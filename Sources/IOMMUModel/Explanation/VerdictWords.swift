@@ -14,6 +14,7 @@ struct VerdictWords {
   var frame: String { "frame \(Explanation.hex(UInt64(verdict.frame) << 12))" }
 
   var grant: String {
+    if verdict.subscriber.rawValue != 0 { return "a fault answers \(page) → \(frame), life \(verdict.grantGeneration)" }
     let what = verdict.isOfCPU ? "the TLB takes" : "grants"
     return "\(what) \(page) → \(frame), life \(verdict.grantGeneration)"
       + (verdict.isOfCPU ? "" : ", from \(verdict.grantedVia.name)")
@@ -36,6 +37,7 @@ struct VerdictWords {
     case .staleWalk where verdict.isWalk:
       return "walks for \(page) through the freed table in \(frame), from \(verdict.via.name): \(name)"
     case .illegalTranslation: return "\(page) → \(frame): \(name)"
+    case .mirrorWithoutRetry: return "installs \(page) → \(frame): \(name)"
     default:
       let life = verdict.grantGeneration > 0 ? ", now in life \(verdict.frameGeneration)," : ""
       return "\(verdict.write ? "writes to" : "reads") \(frame)\(life) through \(verdict.via.name): \(name)"
@@ -69,6 +71,13 @@ struct VerdictWords {
         "\(device) gave up \(page) after \(verdict.requests) page requests, although its area was there all the time."
     case .livelock:
       return "\(device) was told Success \(verdict.requests) times for \(page), and the page never changed."
+    case .mirrorAfterStart:
+      return
+        "\(device) \(verb) \(page) after it had answered the start of \(verdict.dropped.name), which takes the page away."
+    case .mirrorWithoutRetry:
+      return "\(device) installed \(page) from a fault that had met an invalidation, and did not fault again."
+    case .mirrorAfterRelease:
+      return "\(device) \(verb) \(page) after it had answered the release of its address space."
     case .prgUnanswered: return "A page-request group of \(device) was never answered."
     case .prgTwice: return "A page-request group of \(device) was answered twice."
     case .prgWrongPASID: return "A page-request group of \(device) had members of more than one PASID."
@@ -120,6 +129,7 @@ extension Verdict.Via {
     case .pasidCache: "the PASID cache"
     case .walk: "a walk from the root"
     case .cpuTLB: "its TLB"
+    case .mirror: "its own table"
     }
   }
 }

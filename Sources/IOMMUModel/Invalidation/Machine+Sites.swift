@@ -2,9 +2,22 @@
 
 /// The sites at which a strategy may run I, and I itself: caches of the IOMMU first, then ATC, then the fence command.
 extension Machine {
-  /// Runs S, the flush site, E, or (`nil`) the `release` hook.
+  /// Runs S, the flush site, E, or (`nil`) the `release` hook: subscribers first, then the strategies of the sharers.
   mutating func runSite(
     _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
+  ) -> StepOutcome {
+    if !operation.isTold, let outcome = tell(site, &operation, &effects) { return outcome }
+    let outcome = flush(at: site, &operation, &effects)
+    // A site that is not over comes again, and has told its subscribers already.
+    switch outcome {
+    case .again, .blocked: operation.isTold = true
+    default: operation.isTold = false
+    }
+    return outcome
+  }
+
+  private mutating func flush(
+    at site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
   ) -> StepOutcome {
     switch operation.flushPhase {
     case 0: return enterSite(site, &operation, &effects)

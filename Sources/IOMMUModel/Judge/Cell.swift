@@ -51,9 +51,10 @@ public struct Cell: Sendable {
   /// The sizes of an operation that make a difference.
   public static func sizes(_ kind: OperationKind) -> [Size] { rows.filter { $0.kind == kind }.map(\.size) }
 
-  /// The rows of the table: operations that change what a sharing device may reach, large ones also with a full batch.
+  /// The rows of the table: operations that change what a sharing device may reach (a mirror's fault does it as a CPU's), large ones also with a full batch.
   public static let rows: [(kind: OperationKind, size: Size)] =
-    OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue, .kernelMap].contains($0) }.flatMap { kind in
+    OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue, .kernelMap, .rangeFault].contains($0) }
+    .flatMap { kind in
       [(kind, Size.small)] + (gathers.contains(kind) ? [(kind, .fullBatch)] : [])
         + (unlinks.contains(kind) ? [(kind, .sharedTable)] : [])
         + (kind == .munmap ? [(kind, .dirtyFile)] : [])

@@ -2,9 +2,9 @@
 
 /// Kinds of verdicts, as a set.
 public struct VerdictSet: OptionSet, Sendable {
-  public let rawValue: UInt16
-  public init(rawValue: UInt16) { self.rawValue = rawValue }
-  public init(_ kind: VerdictKind) { rawValue = 1 << UInt16(kind.rawValue) }
+  public let rawValue: UInt32
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+  public init(_ kind: VerdictKind) { rawValue = 1 << UInt32(kind.rawValue) }
 
   public mutating func insert(_ kind: VerdictKind) { formUnion(VerdictSet(kind)) }
   public func contains(_ kind: VerdictKind) -> Bool { contains(VerdictSet(kind)) }

@@ -86,6 +86,8 @@ extension Command {
       encoder.put(15)
       encoder.put(device.rawValue)
       encoder.put(allocation)
+    case .subscribe, .unsubscribe, .answer, .rangeFault, .mirrorInstall, .mirrorAccess, .takePages:
+      encodeNotifier(to: &encoder)
     }
   }
 
@@ -162,6 +164,8 @@ extension Command {
     case 15:
       let device = try decoder.device()
       self = .enablePRI(device, allocation: try decoder.number(UInt32.self))
+    case let number where Self.notifierNumbers.contains(number):
+      self = try Self.notifier(number, from: &decoder)
     default: throw .malformed(offset: decoder.offset)
     }
   }
@@ -216,6 +220,15 @@ extension Reply {
     case .file(let id):
       encoder.put(8)
       encoder.put(id.rawValue)
+    case .subscriber(let id, let sequence, let openWindows):
+      encoder.put(5)
+      encoder.put(id.rawValue)
+      encoder.put(sequence)
+      encoder.put(openWindows)
+    case .mirrorAccess(let status, let value):
+      encoder.put(6)
+      encoder.put(status.rawValue)
+      encoder.put(value)
     }
   }
 
@@ -229,6 +242,13 @@ extension Reply {
       self = .device(device, epoch: try decoder.number(UInt32.self))
     case 4: self = .operation(OperationID(rawValue: try decoder.number()))
     case 8: self = .file(try decoder.file())
+    case 5:
+      let id = try decoder.subscriber()
+      let sequence = try decoder.number()
+      self = .subscriber(id, sequence: sequence, openWindows: try decoder.number(UInt32.self))
+    case 6:
+      let status = try decoder.value(DMAAnswer.Status.self)
+      self = .mirrorAccess(status, value: try decoder.number())
     default: throw .malformed(offset: decoder.offset)
     }
   }
@@ -250,5 +270,6 @@ extension ByteDecoder {
   mutating func domain() throws(LogError) -> DomainID { DomainID(rawValue: try number(UInt32.self)) }
   mutating func file() throws(LogError) -> FileID { FileID(rawValue: try number(UInt32.self)) }
   mutating func space() throws(LogError) -> AddressSpaceID { AddressSpaceID(rawValue: try number(UInt32.self)) }
+  mutating func subscriber() throws(LogError) -> SubscriberID { SubscriberID(rawValue: try number(UInt32.self)) }
   mutating func rights() throws(LogError) -> Rights { Rights(rawValue: try number(UInt8.self)) }
 }

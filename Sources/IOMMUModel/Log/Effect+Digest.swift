@@ -3,12 +3,12 @@
 extension Effects {
   /// Adds every field of every effect to a digest: what replays and differential runs compare.
   public func digest(into digest: inout Digest) {
-    for effect in list { effect.digest(verdicts, into: &digest) }
+    for effect in list { effect.digest(self, into: &digest) }
   }
 }
 
 extension Effect {
-  fileprivate func digest(_ verdicts: [Verdict], into digest: inout Digest) {
+  fileprivate func digest(_ effects: borrowing Effects, into digest: inout Digest) {
     switch self {
     case .translation(let device, let answer):
       digest.combine(1 << 32 | UInt64(device.rawValue))
@@ -56,7 +56,7 @@ extension Effect {
       digest.combine(outcome.value)
       digest.combine(outcome.nanoseconds)
     case .verdict(let index):
-      let verdict = verdicts[index]
+      let verdict = effects.verdicts[index]
       digest.combine(
         9 << 32 | UInt64(verdict.kind.rawValue) << 16 | UInt64(verdict.via.rawValue) << 8 | (verdict.write ? 1 : 0))
       digest.combine(UInt64(verdict.device.rawValue) << 32 | UInt64(verdict.pasid))
@@ -72,6 +72,30 @@ extension Effect {
         digest.combine(mark.startedAt)
         digest.combine(mark.flushedAt)
       }
+      if verdict.subscriber.rawValue != 0 { digest.combine(UInt64(verdict.subscriber.rawValue)) }
+    case .notifierEvent(let index):
+      let event = effects.notifierEvents[index]
+      digest.combine(10 << 32 | UInt64(event.subscriber.rawValue))
+      digest.combine(event.number)
+      digest.combine(
+        UInt64(event.hook.rawValue) << 16 | UInt64(event.reason.rawValue) << 8 | (event.mayBlock ? 1 : 0))
+      digest.combine(event.range.first)
+      digest.combine(event.range.count)
+      digest.combine(event.operation.rawValue)
+      digest.combine(event.sequence)
+      digest.combine(UInt64(event.owner))
+    case .rangeFault(let index):
+      let answer = effects.rangeFaults[index]
+      digest.combine(11 << 32 | UInt64(answer.subscriber.rawValue))
+      digest.combine(answer.operation.rawValue)
+      digest.combine(answer.number)
+      digest.combine(answer.sequence)
+      digest.combine(answer.first)
+      for page in answer.pages {
+        digest.combine(page.physicalAddress | UInt64(page.rights.rawValue) << 8 | UInt64(page.sizeLog2))
+      }
+    case .subscriber(let subscriber, .lost):
+      digest.combine(12 << 32 | UInt64(subscriber.rawValue))
     }
   }
 }

@@ -3,7 +3,7 @@
 /// A machine's log: what happened to it, enough to make it happen again, byte for byte.
 ///
 ///     "IOMMULAB"  8 bytes
-///     version     3; 1 had no kernel in the settings, 2 no flush queue and no cached rights
+///     version     3; 1 had no kernel in the settings, 2 no flush queue, cached rights or notifier subscribers
 ///     build       length, UTF-8
 ///     settings    `Settings.encode`
 ///     entries     until the end:

@@ -12,7 +12,7 @@ extension Machine {
     encoder.put(lastOperationNumber)
     encoder.put(lastEpoch)
     for slots in [spaces.handleState, domains.handleState, devices.handleState, bindings.handleState]
-      + (files.handleState.isEmpty ? [] : [files.handleState])
+      + [subscribers.handleState, files.handleState].filter({ !$0.isEmpty })
     {
       encoder.put(slots.count)
       for word in slots { encoder.put(word) }
@@ -22,6 +22,7 @@ extension Machine {
     encodeMemory(&encoder)
     encodeSpaces(&encoder)
     encodeDevices(&encoder)
+    encodeSubscribers(&encoder)
     encodeOperations(&encoder)
     encodeCaches(&encoder)
     for record in history.records {
@@ -135,6 +136,7 @@ extension Machine {
       encoder.put(space.emptyTable.racyCount)
       encoder.put(space.emptyTable.holder.rawValue)
       for waiter in space.emptyTable.waiting { encoder.put(waiter.rawValue) }
+      encode(space.notifier, &encoder)
       encode(space.references, &encoder)
       encode(space.flushQueue, &encoder)
     }
@@ -222,7 +224,7 @@ extension Machine {
     }
   }
 
-  private func encode(_ stamp: OperationStamp, _ encoder: inout ByteEncoder) {
+  func encode(_ stamp: OperationStamp, _ encoder: inout ByteEncoder) {
     encoder.put(stamp.operation.rawValue)
     encoder.put(stamp.at)
   }
@@ -342,11 +344,19 @@ extension Machine {
       encoder.put(
         (operation.heldLock ? 1 : 0) | (operation.countedInEmptyTable ? 2 : 0) | (operation.countedDown ? 4 : 0)
           | (operation.restoresRacy ? 8 : 0) | (operation.flushesWhole ? 16 : 0) | (operation.forcesFlush ? 32 : 0)
-          | (operation.isAnswered ? 64 : 0))
+          | (operation.isAnswered ? 64 : 0) | (operation.isTold ? 128 : 0) | (operation.isRefused ? 256 : 0)
+          | (operation.isWindowOpen ? 512 : 0))
       if let file = operation.file {
         encoder.put(file.file.rawValue)
         encoder.put(file.firstPage)
         encoder.put(file.isShared)
+      }
+      encoder.put(operation.telling.rawValue)
+      for subscriber in operation.awaitEnd { encoder.put(subscriber.rawValue) }
+      if let fault = operation.mirrorFault {
+        encoder.put(fault.subscriber.rawValue)
+        encoder.put(fault.sequence)
+        encoder.put(operation.owner)
       }
       for frame in operation.gathered + operation.tables { encoder.put(frame) }
       for page in operation.pagesOut {

@@ -27,6 +27,8 @@ extension Settings {
     encoder.put(flushQueueEntries)
     encoder.put(flushQueueTimeout)
     encoder.put(cachesRights)
+    encoder.put(limits.subscribers)
+    encoder.put(notifierTimeout)
   }
 
   init(from decoder: inout ByteDecoder, version: UInt64 = Log.version) throws(LogError) {
@@ -66,6 +68,8 @@ extension Settings {
       flushQueueEntries = try decoder.number(UInt32.self)
       flushQueueTimeout = try decoder.number()
       cachesRights = try decoder.flag()
+      limits.subscribers = try decoder.number(UInt32.self)
+      notifierTimeout = try decoder.number()
     }
   }
 }

@@ -37,6 +37,18 @@ public enum Command: Equatable, Sendable {
   case complete(DeviceID, itagVector: UInt32)
   /// The device has used up its retries on a page, and goes on without it.
   case giveUp(DeviceID, PASID, PageNumber, Rights)
+
+  // Notifier subscribers and mirrors. Posted order holds within one client here too.
+  case subscribe(AddressSpaceID, SubscriberProfile)
+  /// It goes, or its presence was lost: nobody waits for it any more.
+  case unsubscribe(SubscriberID)
+  case answer(SubscriberID, NotifierAnswer)
+  /// Starts the fault as an operation; answers `Reply.operation`, and `Effect.rangeFault` before the operation returns.
+  case rangeFault(SubscriberID, RangeFault)
+  /// `migrateToDevice` or `makeDeviceExclusive` for the mirror's own device; answers as `rangeFault` does.
+  case takePages(SubscriberID, OperationKind, PageRange)
+  case mirrorInstall(SubscriberID, MirrorInstall)
+  case mirrorAccess(SubscriberID, MirrorAccess)
 }
 
 /// A memory operation of an address space or a domain, in the kernel's names (`reference/linux-mm.md` §3).
@@ -254,4 +266,8 @@ public enum Reply: Equatable, Sendable {
   case file(FileID)
   case device(DeviceID, epoch: UInt32)
   case operation(OperationID)
+  /// `sequence`: of an interval subscriber, `interval_sub->invalidate_seq`. `openWindows`: ends of which the subscriber
+  /// will be told without their starts.
+  case subscriber(SubscriberID, sequence: UInt64, openWindows: UInt32)
+  case mirrorAccess(DMAAnswer.Status, value: UInt64)
 }

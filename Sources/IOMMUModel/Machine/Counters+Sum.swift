@@ -13,6 +13,8 @@ extension Counters {
     ("framesFreed", \.framesFreed), ("tablesFreed", \.tablesFreed),
     ("deferredFlushes", \.deferredFlushes), ("queueFlushes", \.queueFlushes), ("keptFrames", \.keptFrames),
     ("corruptedFrames", \.corruptedFrames),
+    ("notifierEvents", \.notifierEvents), ("notifierAnswers", \.notifierAnswers),
+    ("lostSubscribers", \.lostSubscribers), ("rangeFaults", \.rangeFaults), ("mirrorAccesses", \.mirrorAccesses),
     ("unexplainedCorruptions", \.unexplainedCorruptions),
   ]
 
@@ -39,6 +41,11 @@ extension Counters {
     fenced += more.fenced
     unexpectedCompletions += more.unexpectedCompletions
     fullBatches += more.fullBatches
+    notifierEvents += more.notifierEvents
+    notifierAnswers += more.notifierAnswers
+    lostSubscribers += more.lostSubscribers
+    rangeFaults += more.rangeFaults
+    mirrorAccesses += more.mirrorAccesses
     framesFreed += more.framesFreed
     tablesFreed += more.tablesFreed
     deferredFlushes += more.deferredFlushes

@@ -23,6 +23,11 @@ public struct Counters: Equatable, Sendable {
   public var fenced: UInt64 = 0
   public var unexpectedCompletions: UInt64 = 0
   public var fullBatches: UInt64 = 0
+  public var notifierEvents: UInt64 = 0
+  public var notifierAnswers: UInt64 = 0
+  public var lostSubscribers: UInt64 = 0
+  public var rangeFaults: UInt64 = 0
+  public var mirrorAccesses: UInt64 = 0
   public var framesFreed: UInt64 = 0
   public var tablesFreed: UInt64 = 0
   /// Flushes, one for each binding, that a site put into a flush queue; flushes of such queues; and frames and tables that
@@ -42,6 +47,9 @@ public struct Effects: Sendable {
   public var list: [Effect] = []
   /// What `Effect.verdict` points to.
   public private(set) var verdicts: [Verdict] = []
+  /// What `Effect.notifierEvent` and `Effect.rangeFault` point to.
+  public private(set) var notifierEvents: [NotifierEvent] = []
+  public private(set) var rangeFaults: [RangeFaultAnswer] = []
   public var counters = Counters()
   public init() { list.reserveCapacity(256) }
   public mutating func removeAll() {
@@ -52,10 +60,20 @@ public struct Effects: Sendable {
   public mutating func removeList() {
     list.removeAll(keepingCapacity: true)
     if !verdicts.isEmpty { verdicts.removeAll(keepingCapacity: true) }
+    if !notifierEvents.isEmpty { notifierEvents.removeAll(keepingCapacity: true) }
+    if !rangeFaults.isEmpty { rangeFaults.removeAll(keepingCapacity: true) }
   }
   @inline(__always) mutating func append(_ effect: Effect) { list.append(effect) }
   mutating func append(_ verdict: Verdict) {
     list.append(.verdict(verdicts.count))
     verdicts.append(verdict)
+  }
+  mutating func append(_ event: NotifierEvent) {
+    list.append(.notifierEvent(notifierEvents.count))
+    notifierEvents.append(event)
+  }
+  mutating func append(_ answer: RangeFaultAnswer) {
+    list.append(.rangeFault(rangeFaults.count))
+    rangeFaults.append(answer)
   }
 }

@@ -14,6 +14,11 @@ public enum Effect: Equatable, Sendable {
   case operation(OperationOutcome)
   /// Its place in `Effects.verdicts`: a verdict is four times as large as anything else here, and rare.
   case verdict(Int)
+  /// A subscriber is told: its place in `Effects.notifierEvents`.
+  case notifierEvent(Int)
+  /// A mirror's fault has its pages: its place in `Effects.rangeFaults`.
+  case rangeFault(Int)
+  case subscriber(SubscriberID, SubscriberChange)
 }
 
 /// ATS Translation Completion. `rights` empty is the success status with R = W = 0: not present, ask by PRI.
@@ -147,6 +152,8 @@ public struct OperationOutcome: Equatable, Sendable {
     case objectGone
     /// EAGAIN or EBUSY: a lock was held, or a page was in use, absent or not what it had been.
     case busy
+    /// EPERM: the area of a mirror's fault may not be written.
+    case notPermitted
   }
   public var operation: OperationID
   public var kind: OperationKind
@@ -167,6 +174,8 @@ public enum OperationKind: UInt8, Sendable, CaseIterable {
   /// The machine's own: I for all that an address space's flush queue has gathered.
   case flushQueue
   case kernelMap, kernelUnmap
+  /// A mirror's `hmm_range_fault` or `get_user_pages`.
+  case rangeFault
 
   /// Whether an outcome's value is a number of pages.
   public var countsPages: Bool {

@@ -38,6 +38,20 @@ extension Machine {
       try attach(device, pasid, attachment)
     case .enablePRI(let device, let allocation):
       try enablePRI(device, allocation, &effects)
+    case .answer(let subscriber, let answer):
+      try self.answer(subscriber, answer, &effects)
+    case .mirrorAccess(let subscriber, let access):
+      return try self.access(subscriber, access, &effects)
+    case .mirrorInstall(let subscriber, let install):
+      try self.install(subscriber, install, &effects)
+    case .rangeFault(let subscriber, let fault):
+      return .operation(try rangeFault(subscriber, fault, &effects))
+    case .takePages(let subscriber, let kind, let range):
+      return .operation(try takePages(subscriber, kind, range, &effects))
+    case .subscribe(let space, let profile):
+      return try subscribe(space, profile)
+    case .unsubscribe(let subscriber):
+      try unsubscribe(subscriber)
     }
     return .none
   }

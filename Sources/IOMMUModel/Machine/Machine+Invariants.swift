@@ -4,7 +4,7 @@
 /// Each traps with the values that contradict each other.
 extension Machine {
   /// As `precondition`, but says its message in release builds too.
-  private func check(_ condition: Bool, _ message: @autoclosure () -> String) {
+  func check(_ condition: Bool, _ message: @autoclosure () -> String) {
     if !condition { fatalError(message()) }
   }
 
@@ -12,6 +12,7 @@ extension Machine {
     checkFrames()
     checkDevices()
     checkOperations()
+    checkSubscribers()
   }
 
   /// Every frame is held exactly as often as tables, batches and pins hold it, and its content is explained.

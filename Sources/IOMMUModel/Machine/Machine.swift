@@ -25,6 +25,7 @@ public struct Machine {
   var domains = Slab<DomainID, Domain>()
   var devices = Slab<DeviceID, Device>()
   var bindings = Slab<BindingID, Binding>()
+  var subscribers = Slab<SubscriberID, Subscriber>()
   var operations: [Operation?] = []
   var freeOperationSlots: [Int] = []
   var operationCount = 0
@@ -151,6 +152,7 @@ public struct Machine {
     case .timeout(let device, _): fence(device, &effects)
     case .interrupt: drainQueue(&effects)
     case .flushTimer(let space): endFlushTimer(space)
+    case .answer(let subscriber, _): lose(subscriber, &effects)
     }
     finishTurn(&effects)
   }
@@ -186,6 +188,9 @@ public struct Machine {
       return !queue.interruptPending
     case .flushTimer(let space):
       return !spaces.contains(space) || spaces[space].flushQueue.timer != chosen.sequence
+    case .answer(let subscriber, let event):
+      guard subscribers.contains(subscriber) else { return true }
+      return !subscribers[subscriber].owed.contains { $0.event.number == event }
     }
   }
 

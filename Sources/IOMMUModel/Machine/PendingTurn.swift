@@ -10,6 +10,8 @@ public struct PendingTurn: Comparable, Sendable {
     case interrupt
     /// The oldest entry of a flush queue has waited its time.
     case flushTimer(AddressSpaceID)
+    /// The time-out of an event's answer.
+    case answer(SubscriberID, event: UInt64)
   }
   public let due: Nanoseconds
   /// Names the turn in logs; grows by one with each that is scheduled, and breaks ties of `due`.
@@ -18,7 +20,12 @@ public struct PendingTurn: Comparable, Sendable {
 
   /// The memory operation whose step it is; nil: a landing, a time-out, an interrupt or a timer.
   public var operation: OperationID? { if case .step(let id) = kind { id } else { nil } }
-  public var isTimeout: Bool { if case .timeout = kind { true } else { false } }
+  public var isTimeout: Bool {
+    switch kind {
+    case .timeout, .answer: true
+    case .step, .landing, .interrupt, .flushTimer: false
+    }
+  }
 
   public static func < (a: PendingTurn, b: PendingTurn) -> Bool { (a.due, a.sequence) < (b.due, b.sequence) }
   public static func == (a: PendingTurn, b: PendingTurn) -> Bool { a.sequence == b.sequence }

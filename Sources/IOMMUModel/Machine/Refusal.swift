@@ -20,6 +20,14 @@ public struct Refusal: Error, Equatable, Sendable {
     /// Kernel memory is mapped in the upper half alone.
     case rangeOutsideKernelHalf
     case notCanonical
+    case unknownSubscriber, subscriberLost
+    /// No event of that number waits for an answer.
+    case eventNotOwed
+    /// Only an interval subscriber may refuse, and only a start that may not block.
+    case mayNotRefuse
+    case outsideSubscription
+    /// A page is not of the fault that is named, but of a later one, or of none.
+    case faultNotAnswered
   }
   /// Every field of the command that the refusal is about.
   public struct Fields: OptionSet, Sendable {
@@ -43,6 +51,9 @@ public struct Refusal: Error, Equatable, Sendable {
     public static let keeperAddress = Fields(rawValue: 1 << 15)
     public static let file = Fields(rawValue: 1 << 16)
     public static let fileOffset = Fields(rawValue: 1 << 17)
+    public static let subscriber = Fields(rawValue: 1 << 24)
+    public static let event = Fields(rawValue: 1 << 25)
+    public static let fault = Fields(rawValue: 1 << 26)
   }
   public var reason: Reason
   public var fields: Fields

@@ -29,6 +29,8 @@ public struct Settings: Equatable, Sendable {
   /// Undilated time after which the oldest of them is waited for no longer. Linux dma-iommu:
   /// `IOVA_DEFAULT_FQ_TIMEOUT` 10 ms, `IOVA_SINGLE_FQ_TIMEOUT` 1 s.
   public var flushQueueTimeout: Nanoseconds = 10_000_000
+  /// Undilated time after which a notifier subscriber that owes an answer is fenced (our choice: the kernel waits for ever).
+  public var notifierTimeout: Nanoseconds = 1_000_000_000
   /// Successes for one page without a change of it after which the oracle says `LIVELOCK`.
   public var livelockLimit: UInt32 = 64
   public var oracleAction: OracleAction = .perform
@@ -44,7 +46,7 @@ public struct Settings: Equatable, Sendable {
   /// Whether a machine can be made from these. A shell asks before it makes one from a caller's figures or a log's.
   public var isUsable: Bool {
     let sizes = [caches.deviceContext, caches.pasid, caches.iotlb, caches.walk, caches.cpuTLB]
-    let slots = [limits.addressSpaces, limits.domains, limits.devices]
+    let slots = [limits.addressSpaces, limits.domains, limits.devices, limits.subscribers]
     // Physical addresses have 40 bits; handles have 16-bit slots, operations 12-bit ones; a group counts in 16 bits.
     return (2...1 << 28).contains(frameCount) && cpuCount > 0 && gatherBatch > 0 && handlerWorkers > 0
       && (1...1 << 16).contains(flushQueueEntries)
@@ -82,5 +84,6 @@ public struct Limits: Equatable, Sendable {
   public var devices: UInt32 = 1024
   public var operations: UInt32 = 4096
   public var dmaInFlightPerDevice: UInt32 = 4096
+  public var subscribers: UInt32 = 1024
   public init() {}
 }

@@ -37,7 +37,10 @@ extension Machine {
   // MARK: Start
 
   /// Accepts an operation and runs it up to its first wait.
-  mutating func start(_ request: OperationRequest, _ effects: inout Effects) throws(Refusal) -> OperationID {
+  /// - Parameter mirror: for whom it is, when it is a driver's.
+  mutating func start(
+    _ request: OperationRequest, by mirror: SubscriberID? = nil, _ effects: inout Effects
+  ) throws(Refusal) -> OperationID {
     try validate(request)
     guard operationCount < Int(settings.limits.operations) else {
       throw Refusal(.limitReached, [], figure: UInt64(settings.limits.operations))
@@ -79,6 +82,10 @@ extension Machine {
       let binding = devices[device].bindings.first { bindings[$0].pasid == pasid }!
       id = insert(.detach, bindings[binding].target, .all) { $0.detached = (device, pasid, binding) }
       bindings[binding].detaching = true
+    }
+    if let mirror {
+      operations[id.slot]!.mirrorFault = RangeFaultState(subscriber: mirror)
+      operations[id.slot]!.owner = subscribers[mirror].profile.owner
     }
     resume(id, &effects)
     return id
@@ -322,6 +329,7 @@ extension Machine {
     if operation.kind == .pageRequestGroup {
       handler.idleWorkers += 1
     } else if operation.kind != .flushQueue && !operation.isAnswered {
+      if operation.mirrorFault != nil, operation.kind != .rangeFault { handOwnPages(operation, &effects) }
       effects.append(.operation(outcome(of: operation)))
     }
     if case .addressSpace(let space)? = operation.target, spaces.contains(space), spaces[space].exiting,

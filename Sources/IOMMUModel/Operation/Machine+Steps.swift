@@ -28,6 +28,7 @@ extension Machine {
     case .nextArea: nextArea(&operation)
     case .nextAreaAgain: back(to: .nextArea, or: .nextArea, operation)
     case .access: access(&operation, &effects)
+    case .collect: collect(&operation, &effects)
     case .nextMember: nextMember(&operation, &effects)
     case .service: service(&operation)
     case .resolve: resolve(&operation, &effects)

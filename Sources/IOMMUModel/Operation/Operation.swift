@@ -59,6 +59,23 @@ struct Operation {
 
   /// The entry of the flush queue that took this operation's last flush; 0: none did.
   var queued: UInt64 = 0
+  // Subscribers of the address space.
+  /// How far a site is with telling them.
+  enum Telling: UInt8 {
+    case nothing
+    /// All that the site concerns; then the second pass of those that take two.
+    case first, second
+    /// A start was refused; those that had begun are told of the end.
+    case refused
+  }
+  var telling = Telling.nothing
+  /// The site that runs has told everybody.
+  var isTold = false
+  var isRefused = false
+  /// Between S and E.
+  var isWindowOpen = false
+  /// Who will be told of E.
+  var awaitEnd: [SubscriberID] = []
 
   var countedInEmptyTable = false
   var countedDown = false
@@ -68,6 +85,9 @@ struct Operation {
   // Faults.
   var fault = FaultState()
   var group: PageRequestGroup?
+  var mirrorFault: RangeFaultState?
+  /// `dev_private_owner` of the driver that asked for it; 0: nobody's.
+  var owner: UInt32 = 0
   var child: AddressSpaceID?
   var detached: (device: DeviceID, pasid: PASID, binding: BindingID)?
 

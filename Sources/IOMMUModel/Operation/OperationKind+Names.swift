@@ -35,6 +35,7 @@ extension OperationKind {
     case .flushQueue: "flush-queue"
     case .kernelMap: "kernel-map"
     case .kernelUnmap: "kernel-unmap"
+    case .rangeFault: "range-fault"
     }
   }
 
@@ -74,6 +75,7 @@ extension OperationKind {
     case .flushQueue: "flush queue"
     case .kernelMap: "kernel map"
     case .kernelUnmap: "kernel unmap"
+    case .rangeFault: "range fault of a mirror"
     }
   }
 }

@@ -60,6 +60,8 @@ enum Step: UInt8, CaseIterable {
 
   // Faults.
   case access
+  /// A mirror's fault: looks at the whole range, and takes the next page that must be faulted in.
+  case collect
   case nextMember
   case service
   /// Under the page-table lock: finds the area and changes the table, or goes on to a COW break, or to `unlock`.

@@ -126,6 +126,8 @@ struct StepLists {
       ]
     case .cpuAccess:
       return [.access, .lockRead, .service, .resolve] + copyOnWrite(column) + [.upgrade, .unlockAgain, .done]
+    case .rangeFault:
+      return [.collect, .lockRead, .service, .resolve] + copyOnWrite(column) + [.upgrade, .unlockAgain, .done]
     case .pageRequestGroup:
       return [.nextMember, .lockRead, .service, .resolve] + copyOnWrite(column) + [
         .upgrade, .unlockAgain, .respond, .done,

@@ -6,6 +6,7 @@ public enum VerdictKind: UInt8, Sendable, CaseIterable {
   case usedAfterCompletion, forgedTranslation, illegalTranslation
   case gaveUp, livelock
   case prgUnanswered, prgTwice, prgWrongPASID
+  case mirrorAfterStart, mirrorWithoutRetry, mirrorAfterRelease
 
   /// The name in API, logs and docs.
   public var name: String {
@@ -23,13 +24,16 @@ public enum VerdictKind: UInt8, Sendable, CaseIterable {
     case .prgUnanswered: "PRG_UNANSWERED"
     case .prgTwice: "PRG_TWICE"
     case .prgWrongPASID: "PRG_WRONG_PASID"
+    case .mirrorAfterStart: "MIRROR_AFTER_START"
+    case .mirrorWithoutRetry: "MIRROR_WITHOUT_RETRY"
+    case .mirrorAfterRelease: "MIRROR_AFTER_RELEASE"
     }
   }
 }
 
 /// One verdict with what is needed to explain it. Plain values; the text is written by `Explanation`.
 public struct Verdict: Equatable, Sendable {
-  public enum Via: UInt8, Sendable { case atc, iotlb, walkCache, pasidCache, walk, cpuTLB }
+  public enum Via: UInt8, Sendable { case atc, iotlb, walkCache, pasidCache, walk, cpuTLB, mirror }
   public var kind: VerdictKind
   public var via: Via
   public var write: Bool
@@ -49,6 +53,8 @@ public struct Verdict: Equatable, Sendable {
   public var freed: OperationMark
   /// How many page requests a device had sent when it gave up.
   public var requests: UInt32
+  /// The mirror whose access it was; 0: a device's or a CPU's.
+  public var subscriber = SubscriberID(rawValue: 0)
 }
 
 /// Who did it and when: one line of an explanation.

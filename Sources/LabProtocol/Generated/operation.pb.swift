@@ -124,6 +124,9 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// The flush of an address space's flush queue; what the machine does of its own stands from 64 on.
   case flushQueue // = 64
+
+  /// A mirror's hmm_range_fault or get_user_pages.
+  case rangeFault // = 80
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -164,6 +167,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case 40: self = .kernelMap
     case 41: self = .kernelUnmap
     case 64: self = .flushQueue
+    case 80: self = .rangeFault
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -202,6 +206,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     case .kernelMap: return 40
     case .kernelUnmap: return 41
     case .flushQueue: return 64
+    case .rangeFault: return 80
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -240,6 +245,7 @@ public nonisolated enum LabOperationKind: SwiftProtobuf.Enum, Swift.CaseIterable
     .kernelMap,
     .kernelUnmap,
     .flushQueue,
+    .rangeFault,
   ]
 
 }
@@ -268,6 +274,9 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
 
   /// EAGAIN or EBUSY: a lock was held, or no page of the range could be taken: absent, shared, in use or different.
   case busy // = 6
+
+  /// EPERM: a mirror's fault would write to an area that forbids it.
+  case notPermitted // = 7
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -283,6 +292,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case 4: self = .objectGone
     case 5: self = .areasChanged
     case 6: self = .busy
+    case 7: self = .notPermitted
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -296,6 +306,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     case .objectGone: return 4
     case .areasChanged: return 5
     case .busy: return 6
+    case .notPermitted: return 7
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -309,6 +320,7 @@ public nonisolated enum LabOperationStatus: SwiftProtobuf.Enum, Swift.CaseIterab
     .objectGone,
     .areasChanged,
     .busy,
+    .notPermitted,
   ]
 
 }
@@ -353,11 +365,11 @@ public nonisolated struct LabOperation: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabOperationKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0\u{2}\u{c}OPERATION_KIND_KERNEL_MAP\0\u{1}OPERATION_KIND_KERNEL_UNMAP\0\u{2}\u{17}OPERATION_KIND_FLUSH_QUEUE\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_KIND_UNSPECIFIED\0\u{1}OPERATION_KIND_MMAP\0\u{1}OPERATION_KIND_MUNMAP\0\u{1}OPERATION_KIND_MPROTECT\0\u{1}OPERATION_KIND_MADVISE_DONT_NEED\0\u{1}OPERATION_KIND_FORK\0\u{1}OPERATION_KIND_EXIT\0\u{1}OPERATION_KIND_CPU_ACCESS\0\u{1}OPERATION_KIND_UNMAP\0\u{1}OPERATION_KIND_DETACH\0\u{1}OPERATION_KIND_PAGE_REQUEST_GROUP\0\u{1}OPERATION_KIND_MREMAP\0\u{1}OPERATION_KIND_NUMA_HINT\0\u{1}OPERATION_KIND_CLEAR_SOFT_DIRTY\0\u{1}OPERATION_KIND_CLEAR_YOUNG\0\u{1}OPERATION_KIND_OOM_REAP\0\u{1}OPERATION_KIND_KSM_WRITE_PROTECT\0\u{1}OPERATION_KIND_KSM_REPLACE_PAGE\0\u{1}OPERATION_KIND_MIGRATE_PAGES\0\u{1}OPERATION_KIND_UFFDIO_MOVE\0\u{1}OPERATION_KIND_MADVISE_FREE\0\u{1}OPERATION_KIND_RECLAIM_PAGES\0\u{1}OPERATION_KIND_WRITEBACK_PAGES\0\u{1}OPERATION_KIND_MIGRATE_TO_DEVICE\0\u{1}OPERATION_KIND_MAKE_DEVICE_EXCLUSIVE\0\u{1}OPERATION_KIND_MADVISE_COLLAPSE\0\u{1}OPERATION_KIND_SPLIT_PAGES\0\u{1}OPERATION_KIND_RETRACT_TABLES\0\u{1}OPERATION_KIND_UFFD_WRITE_PROTECT\0\u{2}\u{c}OPERATION_KIND_KERNEL_MAP\0\u{1}OPERATION_KIND_KERNEL_UNMAP\0\u{2}\u{17}OPERATION_KIND_FLUSH_QUEUE\0\u{2}\u{10}OPERATION_KIND_RANGE_FAULT\0")
 }
 
 nonisolated extension LabOperationStatus: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0\u{1}OPERATION_STATUS_AREAS_CHANGED\0\u{1}OPERATION_STATUS_BUSY\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0OPERATION_STATUS_UNSPECIFIED\0\u{1}OPERATION_STATUS_SUCCESS\0\u{1}OPERATION_STATUS_ACCESS_DENIED\0\u{1}OPERATION_STATUS_OUT_OF_MEMORY\0\u{1}OPERATION_STATUS_OBJECT_GONE\0\u{1}OPERATION_STATUS_AREAS_CHANGED\0\u{1}OPERATION_STATUS_BUSY\0\u{1}OPERATION_STATUS_NOT_PERMITTED\0")
 }
 
 nonisolated extension LabOperation: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

@@ -446,6 +446,16 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
   /// Clears the value of `cachesRights`. Subsequent reads from it will return its default value.
   public mutating func clearCachesRights() {_uniqueStorage()._cachesRights = nil}
 
+  /// Time after which a notifier subscriber that owes an answer is fenced; nanoseconds, undilated. Default 1,000,000,000.
+  public var notifierTimeoutNanoseconds: UInt64 {
+    get {_storage._notifierTimeoutNanoseconds ?? 0}
+    set {_uniqueStorage()._notifierTimeoutNanoseconds = newValue}
+  }
+  /// Returns true if `notifierTimeoutNanoseconds` has been explicitly set.
+  public var hasNotifierTimeoutNanoseconds: Bool {_storage._notifierTimeoutNanoseconds != nil}
+  /// Clears the value of `notifierTimeoutNanoseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNotifierTimeoutNanoseconds() {_uniqueStorage()._notifierTimeoutNanoseconds = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -773,6 +783,16 @@ public nonisolated struct LabMachineLimits: Sendable {
   /// Clears the value of `dmaInFlightPerDevice`. Subsequent reads from it will return its default value.
   public mutating func clearDmaInFlightPerDevice() {self._dmaInFlightPerDevice = nil}
 
+  /// Notifier subscribers. Default 1,024.
+  public var subscribers: UInt32 {
+    get {_subscribers ?? 0}
+    set {_subscribers = newValue}
+  }
+  /// Returns true if `subscribers` has been explicitly set.
+  public var hasSubscribers: Bool {self._subscribers != nil}
+  /// Clears the value of `subscribers`. Subsequent reads from it will return its default value.
+  public mutating func clearSubscribers() {self._subscribers = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -783,6 +803,7 @@ public nonisolated struct LabMachineLimits: Sendable {
   fileprivate var _devices: UInt32? = nil
   fileprivate var _operations: UInt32? = nil
   fileprivate var _dmaInFlightPerDevice: UInt32? = nil
+  fileprivate var _subscribers: UInt32? = nil
 }
 
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
@@ -811,7 +832,7 @@ nonisolated extension LabCostPreset: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0\u{3}flush_queue_entries\0\u{3}flush_queue_timeout_nanoseconds\0\u{3}caches_rights\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0\u{3}flush_queue_entries\0\u{3}flush_queue_timeout_nanoseconds\0\u{3}caches_rights\0\u{4}\u{b}notifier_timeout_nanoseconds\0")
 
   fileprivate class _StorageClass {
     var _seed: UInt64? = nil
@@ -833,6 +854,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
     var _flushQueueEntries: UInt32? = nil
     var _flushQueueTimeoutNanoseconds: UInt64? = nil
     var _cachesRights: Bool? = nil
+    var _notifierTimeoutNanoseconds: UInt64? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -862,6 +884,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       _flushQueueEntries = source._flushQueueEntries
       _flushQueueTimeoutNanoseconds = source._flushQueueTimeoutNanoseconds
       _cachesRights = source._cachesRights
+      _notifierTimeoutNanoseconds = source._notifierTimeoutNanoseconds
     }
   }
 
@@ -899,6 +922,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         case 17: try { try decoder.decodeSingularUInt32Field(value: &_storage._flushQueueEntries) }()
         case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._flushQueueTimeoutNanoseconds) }()
         case 19: try { try decoder.decodeSingularBoolField(value: &_storage._cachesRights) }()
+        case 30: try { try decoder.decodeSingularUInt64Field(value: &_storage._notifierTimeoutNanoseconds) }()
         default: break
         }
       }
@@ -968,6 +992,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       try { if let v = _storage._cachesRights {
         try visitor.visitSingularBoolField(value: v, fieldNumber: 19)
       } }()
+      try { if let v = _storage._notifierTimeoutNanoseconds {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 30)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -996,6 +1023,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         if _storage._flushQueueEntries != rhs_storage._flushQueueEntries {return false}
         if _storage._flushQueueTimeoutNanoseconds != rhs_storage._flushQueueTimeoutNanoseconds {return false}
         if _storage._cachesRights != rhs_storage._cachesRights {return false}
+        if _storage._notifierTimeoutNanoseconds != rhs_storage._notifierTimeoutNanoseconds {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -1323,7 +1351,7 @@ nonisolated extension LabCacheSizes: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension LabMachineLimits: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineLimits"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}address_spaces\0\u{3}areas_per_address_space\0\u{1}domains\0\u{1}devices\0\u{1}operations\0\u{3}dma_in_flight_per_device\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}address_spaces\0\u{3}areas_per_address_space\0\u{1}domains\0\u{1}devices\0\u{1}operations\0\u{3}dma_in_flight_per_device\0\u{1}subscribers\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1337,6 +1365,7 @@ nonisolated extension LabMachineLimits: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self._devices) }()
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self._operations) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self._dmaInFlightPerDevice) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self._subscribers) }()
       default: break
       }
     }
@@ -1365,6 +1394,9 @@ nonisolated extension LabMachineLimits: SwiftProtobuf.Message, SwiftProtobuf._Me
     try { if let v = self._dmaInFlightPerDevice {
       try visitor.visitSingularUInt32Field(value: v, fieldNumber: 6)
     } }()
+    try { if let v = self._subscribers {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 7)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1375,6 +1407,7 @@ nonisolated extension LabMachineLimits: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs._devices != rhs._devices {return false}
     if lhs._operations != rhs._operations {return false}
     if lhs._dmaInFlightPerDevice != rhs._dmaInFlightPerDevice {return false}
+    if lhs._subscribers != rhs._subscribers {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -199,6 +199,36 @@ public nonisolated struct LabCounters: @unchecked Sendable {
     set {_uniqueStorage()._keptFrames = newValue}
   }
 
+  /// Calls of notifier subscribers' hooks.
+  public var notifierEvents: UInt64 {
+    get {_storage._notifierEvents}
+    set {_uniqueStorage()._notifierEvents = newValue}
+  }
+
+  /// Answers to them.
+  public var notifierAnswers: UInt64 {
+    get {_storage._notifierAnswers}
+    set {_uniqueStorage()._notifierAnswers = newValue}
+  }
+
+  /// Subscribers that did not answer in time.
+  public var lostSubscribers: UInt64 {
+    get {_storage._lostSubscribers}
+    set {_uniqueStorage()._lostSubscribers = newValue}
+  }
+
+  /// Faults of mirrors that had their pages.
+  public var rangeFaults: UInt64 {
+    get {_storage._rangeFaults}
+    set {_uniqueStorage()._rangeFaults = newValue}
+  }
+
+  /// Accesses of mirrors.
+  public var mirrorAccesses: UInt64 {
+    get {_storage._mirrorAccesses}
+    set {_uniqueStorage()._mirrorAccesses = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -298,7 +328,7 @@ fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Counters"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0\u{3}deferred_flushes\0\u{3}queue_flushes\0\u{3}kept_frames\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0\u{3}deferred_flushes\0\u{3}queue_flushes\0\u{3}kept_frames\0\u{4}\u{c}notifier_events\0\u{3}notifier_answers\0\u{3}lost_subscribers\0\u{3}range_faults\0\u{3}mirror_accesses\0")
 
   fileprivate class _StorageClass {
     var _translations: UInt64 = 0
@@ -329,6 +359,11 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _deferredFlushes: UInt64 = 0
     var _queueFlushes: UInt64 = 0
     var _keptFrames: UInt64 = 0
+    var _notifierEvents: UInt64 = 0
+    var _notifierAnswers: UInt64 = 0
+    var _lostSubscribers: UInt64 = 0
+    var _rangeFaults: UInt64 = 0
+    var _mirrorAccesses: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -367,6 +402,11 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       _deferredFlushes = source._deferredFlushes
       _queueFlushes = source._queueFlushes
       _keptFrames = source._keptFrames
+      _notifierEvents = source._notifierEvents
+      _notifierAnswers = source._notifierAnswers
+      _lostSubscribers = source._lostSubscribers
+      _rangeFaults = source._rangeFaults
+      _mirrorAccesses = source._mirrorAccesses
     }
   }
 
@@ -413,6 +453,11 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 26: try { try decoder.decodeSingularUInt64Field(value: &_storage._deferredFlushes) }()
         case 27: try { try decoder.decodeSingularUInt64Field(value: &_storage._queueFlushes) }()
         case 28: try { try decoder.decodeSingularUInt64Field(value: &_storage._keptFrames) }()
+        case 40: try { try decoder.decodeSingularUInt64Field(value: &_storage._notifierEvents) }()
+        case 41: try { try decoder.decodeSingularUInt64Field(value: &_storage._notifierAnswers) }()
+        case 42: try { try decoder.decodeSingularUInt64Field(value: &_storage._lostSubscribers) }()
+        case 43: try { try decoder.decodeSingularUInt64Field(value: &_storage._rangeFaults) }()
+        case 44: try { try decoder.decodeSingularUInt64Field(value: &_storage._mirrorAccesses) }()
         default: break
         }
       }
@@ -505,6 +550,21 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       if _storage._keptFrames != 0 {
         try visitor.visitSingularUInt64Field(value: _storage._keptFrames, fieldNumber: 28)
       }
+      if _storage._notifierEvents != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._notifierEvents, fieldNumber: 40)
+      }
+      if _storage._notifierAnswers != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._notifierAnswers, fieldNumber: 41)
+      }
+      if _storage._lostSubscribers != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._lostSubscribers, fieldNumber: 42)
+      }
+      if _storage._rangeFaults != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._rangeFaults, fieldNumber: 43)
+      }
+      if _storage._mirrorAccesses != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._mirrorAccesses, fieldNumber: 44)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -542,6 +602,11 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         if _storage._deferredFlushes != rhs_storage._deferredFlushes {return false}
         if _storage._queueFlushes != rhs_storage._queueFlushes {return false}
         if _storage._keptFrames != rhs_storage._keptFrames {return false}
+        if _storage._notifierEvents != rhs_storage._notifierEvents {return false}
+        if _storage._notifierAnswers != rhs_storage._notifierAnswers {return false}
+        if _storage._lostSubscribers != rhs_storage._lostSubscribers {return false}
+        if _storage._rangeFaults != rhs_storage._rangeFaults {return false}
+        if _storage._mirrorAccesses != rhs_storage._mirrorAccesses {return false}
         return true
       }
       if !storagesAreEqual {return false}

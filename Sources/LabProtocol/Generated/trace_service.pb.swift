@@ -269,6 +269,32 @@ public nonisolated struct LabInvalidationEnd: Sendable {
   public init() {}
 }
 
+/// A mirror's fault had its pages.
+public nonisolated struct LabMirrorFault: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Its number among the subscriber's faults.
+  public var fault: UInt64 = 0
+
+  /// The operation that it was.
+  public var operation: String = String()
+
+  /// Hex address of the first byte.
+  public var address: String = String()
+
+  /// Interval subscribers: what mmu_interval_read_begin answered.
+  public var sequence: UInt64 = 0
+
+  /// One for each page of the range, in order.
+  public var pages: [LabMirrorPage] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// One effect of a turn.
 public nonisolated struct LabTraceEvent: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -383,6 +409,36 @@ public nonisolated struct LabTraceEvent: Sendable {
     set {kind = .heartbeat(newValue)}
   }
 
+  /// A hook of a notifier subscriber was called.
+  public var notifierCall: LabNotifierCall {
+    get {
+      if case .notifierCall(let v)? = kind {return v}
+      return LabNotifierCall()
+    }
+    set {kind = .notifierCall(newValue)}
+  }
+
+  /// A mirror's fault had its pages.
+  public var mirrorFault: LabMirrorFault {
+    get {
+      if case .mirrorFault(let v)? = kind {return v}
+      return LabMirrorFault()
+    }
+    set {kind = .mirrorFault(newValue)}
+  }
+
+  /// A notifier subscriber did not answer in time.
+  public var subscriberLost: LabSubscriberLost {
+    get {
+      if case .subscriberLost(let v)? = kind {return v}
+      return LabSubscriberLost()
+    }
+    set {kind = .subscriberLost(newValue)}
+  }
+
+  /// The notifier subscriber that it concerns; absent for everything else.
+  public var subscriber: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// What happened. Exactly one field is set.
@@ -409,6 +465,12 @@ public nonisolated struct LabTraceEvent: Sendable {
     case verdict(LabVerdict)
     /// Nothing happened, and the stream is alive. Stands alone in its response and takes no `seq`.
     case heartbeat(LabHeartbeat)
+    /// A hook of a notifier subscriber was called.
+    case notifierCall(LabNotifierCall)
+    /// A mirror's fault had its pages.
+    case mirrorFault(LabMirrorFault)
+    /// A notifier subscriber did not answer in time.
+    case subscriberLost(LabSubscriberLost)
 
   }
 
@@ -567,9 +629,59 @@ nonisolated extension LabInvalidationEnd: SwiftProtobuf.Message, SwiftProtobuf._
   }
 }
 
+nonisolated extension LabMirrorFault: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".MirrorFault"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}fault\0\u{1}operation\0\u{1}address\0\u{1}sequence\0\u{1}pages\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.fault) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.operation) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.pages) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.fault != 0 {
+      try visitor.visitSingularUInt64Field(value: self.fault, fieldNumber: 1)
+    }
+    if !self.operation.isEmpty {
+      try visitor.visitSingularStringField(value: self.operation, fieldNumber: 2)
+    }
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 3)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 4)
+    }
+    if !self.pages.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.pages, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: LabMirrorFault, rhs: LabMirrorFault) -> Bool {
+    if lhs.fault != rhs.fault {return false}
+    if lhs.operation != rhs.operation {return false}
+    if lhs.address != rhs.address {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.pages != rhs.pages {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension LabTraceEvent: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TraceEvent"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}time_nanoseconds\0\u{1}device\0\u{1}translation\0\u{3}page_response\0\u{1}invalidation\0\u{1}dma\0\u{3}invalidation_end\0\u{3}device_change\0\u{1}ignored\0\u{1}step\0\u{1}operation\0\u{1}verdict\0\u{1}heartbeat\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}time_nanoseconds\0\u{1}device\0\u{1}translation\0\u{3}page_response\0\u{1}invalidation\0\u{1}dma\0\u{3}invalidation_end\0\u{3}device_change\0\u{1}ignored\0\u{1}step\0\u{1}operation\0\u{1}verdict\0\u{1}heartbeat\0\u{3}notifier_call\0\u{1}subscriber\0\u{3}mirror_fault\0\u{3}subscriber_lost\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -722,6 +834,46 @@ nonisolated extension LabTraceEvent: SwiftProtobuf.Message, SwiftProtobuf._Messa
           self.kind = .heartbeat(v)
         }
       }()
+      case 14: try {
+        var v: LabNotifierCall?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .notifierCall(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .notifierCall(v)
+        }
+      }()
+      case 15: try { try decoder.decodeSingularStringField(value: &self.subscriber) }()
+      case 16: try {
+        var v: LabMirrorFault?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .mirrorFault(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .mirrorFault(v)
+        }
+      }()
+      case 17: try {
+        var v: LabSubscriberLost?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .subscriberLost(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .subscriberLost(v)
+        }
+      }()
       default: break
       }
     }
@@ -783,7 +935,25 @@ nonisolated extension LabTraceEvent: SwiftProtobuf.Message, SwiftProtobuf._Messa
       guard case .heartbeat(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
     }()
-    case nil: break
+    case .notifierCall?: try {
+      guard case .notifierCall(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
+    }()
+    default: break
+    }
+    if !self.subscriber.isEmpty {
+      try visitor.visitSingularStringField(value: self.subscriber, fieldNumber: 15)
+    }
+    switch self.kind {
+    case .mirrorFault?: try {
+      guard case .mirrorFault(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+    }()
+    case .subscriberLost?: try {
+      guard case .subscriberLost(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+    }()
+    default: break
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -792,6 +962,7 @@ nonisolated extension LabTraceEvent: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.timeNanoseconds != rhs.timeNanoseconds {return false}
     if lhs.device != rhs.device {return false}
     if lhs.kind != rhs.kind {return false}
+    if lhs.subscriber != rhs.subscriber {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

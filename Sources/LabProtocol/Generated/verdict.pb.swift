@@ -70,6 +70,15 @@ public nonisolated enum LabVerdictKind: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// A page-request group was answered for another PASID.
   case prgWrongPasid // = 13
+
+  /// A mirror used a page after it had answered the start of an invalidation that takes the page away.
+  case mirrorAfterStart // = 14
+
+  /// A mirror installed pages of a fault that had met an invalidation, and did not fault again.
+  case mirrorWithoutRetry // = 15
+
+  /// A mirror used or installed a page after it had answered the release of its address space.
+  case mirrorAfterRelease // = 16
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -92,6 +101,9 @@ public nonisolated enum LabVerdictKind: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 11: self = .prgUnanswered
     case 12: self = .prgTwice
     case 13: self = .prgWrongPasid
+    case 14: self = .mirrorAfterStart
+    case 15: self = .mirrorWithoutRetry
+    case 16: self = .mirrorAfterRelease
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -112,6 +124,9 @@ public nonisolated enum LabVerdictKind: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .prgUnanswered: return 11
     case .prgTwice: return 12
     case .prgWrongPasid: return 13
+    case .mirrorAfterStart: return 14
+    case .mirrorWithoutRetry: return 15
+    case .mirrorAfterRelease: return 16
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -132,6 +147,9 @@ public nonisolated enum LabVerdictKind: SwiftProtobuf.Enum, Swift.CaseIterable {
     .prgUnanswered,
     .prgTwice,
     .prgWrongPasid,
+    .mirrorAfterStart,
+    .mirrorWithoutRetry,
+    .mirrorAfterRelease,
   ]
 
 }
@@ -160,6 +178,9 @@ public nonisolated enum LabVerdictVia: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// A CPU's TLB.
   case cpuTlb // = 6
+
+  /// A mirror's own table.
+  case mirror // = 7
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -175,6 +196,7 @@ public nonisolated enum LabVerdictVia: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 4: self = .pasidCache
     case 5: self = .walk
     case 6: self = .cpuTlb
+    case 7: self = .mirror
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -188,6 +210,7 @@ public nonisolated enum LabVerdictVia: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .pasidCache: return 4
     case .walk: return 5
     case .cpuTlb: return 6
+    case .mirror: return 7
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -201,6 +224,7 @@ public nonisolated enum LabVerdictVia: SwiftProtobuf.Enum, Swift.CaseIterable {
     .pasidCache,
     .walk,
     .cpuTlb,
+    .mirror,
   ]
 
 }
@@ -261,7 +285,7 @@ public nonisolated struct LabVerdict: @unchecked Sendable {
     set {_uniqueStorage()._write = newValue}
   }
 
-  /// The device; absent for a CPU.
+  /// The device; absent for a CPU and for a mirror.
   public var device: String {
     get {_storage._device}
     set {_uniqueStorage()._device = newValue}
@@ -347,6 +371,12 @@ public nonisolated struct LabVerdict: @unchecked Sendable {
     set {_uniqueStorage()._chain = newValue}
   }
 
+  /// The subscriber that the mirror belongs to; absent for a device and for a CPU.
+  public var subscriber: String {
+    get {_storage._subscriber}
+    set {_uniqueStorage()._subscriber = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -376,11 +406,11 @@ public nonisolated struct LabVerdictCount: Sendable {
 fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabVerdictKind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0VERDICT_KIND_UNSPECIFIED\0\u{1}VERDICT_KIND_STALE_DMA\0\u{1}VERDICT_KIND_STALE_WALK\0\u{1}VERDICT_KIND_STALE_CPU\0\u{1}VERDICT_KIND_WRITE_AFTER_PROTECT\0\u{1}VERDICT_KIND_SPLIT_VIEW\0\u{1}VERDICT_KIND_USED_AFTER_COMPLETION\0\u{1}VERDICT_KIND_FORGED_TRANSLATION\0\u{1}VERDICT_KIND_ILLEGAL_TRANSLATION\0\u{1}VERDICT_KIND_GAVE_UP\0\u{1}VERDICT_KIND_LIVELOCK\0\u{1}VERDICT_KIND_PRG_UNANSWERED\0\u{1}VERDICT_KIND_PRG_TWICE\0\u{1}VERDICT_KIND_PRG_WRONG_PASID\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0VERDICT_KIND_UNSPECIFIED\0\u{1}VERDICT_KIND_STALE_DMA\0\u{1}VERDICT_KIND_STALE_WALK\0\u{1}VERDICT_KIND_STALE_CPU\0\u{1}VERDICT_KIND_WRITE_AFTER_PROTECT\0\u{1}VERDICT_KIND_SPLIT_VIEW\0\u{1}VERDICT_KIND_USED_AFTER_COMPLETION\0\u{1}VERDICT_KIND_FORGED_TRANSLATION\0\u{1}VERDICT_KIND_ILLEGAL_TRANSLATION\0\u{1}VERDICT_KIND_GAVE_UP\0\u{1}VERDICT_KIND_LIVELOCK\0\u{1}VERDICT_KIND_PRG_UNANSWERED\0\u{1}VERDICT_KIND_PRG_TWICE\0\u{1}VERDICT_KIND_PRG_WRONG_PASID\0\u{1}VERDICT_KIND_MIRROR_AFTER_START\0\u{1}VERDICT_KIND_MIRROR_WITHOUT_RETRY\0\u{1}VERDICT_KIND_MIRROR_AFTER_RELEASE\0")
 }
 
 nonisolated extension LabVerdictVia: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0VERDICT_VIA_UNSPECIFIED\0\u{1}VERDICT_VIA_ATC\0\u{1}VERDICT_VIA_IOTLB\0\u{1}VERDICT_VIA_WALK_CACHE\0\u{1}VERDICT_VIA_PASID_CACHE\0\u{1}VERDICT_VIA_WALK\0\u{1}VERDICT_VIA_CPU_TLB\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0VERDICT_VIA_UNSPECIFIED\0\u{1}VERDICT_VIA_ATC\0\u{1}VERDICT_VIA_IOTLB\0\u{1}VERDICT_VIA_WALK_CACHE\0\u{1}VERDICT_VIA_PASID_CACHE\0\u{1}VERDICT_VIA_WALK\0\u{1}VERDICT_VIA_CPU_TLB\0\u{1}VERDICT_VIA_MIRROR\0")
 }
 
 nonisolated extension LabOperationMark: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
@@ -435,7 +465,7 @@ nonisolated extension LabOperationMark: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Verdict"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seq\0\u{1}kind\0\u{1}via\0\u{1}write\0\u{1}device\0\u{1}pasid\0\u{1}address\0\u{3}physical_address\0\u{3}grant_generation\0\u{3}frame_generation\0\u{3}granted_at_nanoseconds\0\u{3}at_nanoseconds\0\u{1}dropped\0\u{1}freed\0\u{1}requests\0\u{1}explanation\0\u{1}chain\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seq\0\u{1}kind\0\u{1}via\0\u{1}write\0\u{1}device\0\u{1}pasid\0\u{1}address\0\u{3}physical_address\0\u{3}grant_generation\0\u{3}frame_generation\0\u{3}granted_at_nanoseconds\0\u{3}at_nanoseconds\0\u{1}dropped\0\u{1}freed\0\u{1}requests\0\u{1}explanation\0\u{1}chain\0\u{1}subscriber\0")
 
   fileprivate class _StorageClass {
     var _seq: UInt64 = 0
@@ -455,6 +485,7 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     var _requests: UInt32 = 0
     var _explanation: String = String()
     var _chain: [String] = []
+    var _subscriber: String = String()
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -482,6 +513,7 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       _requests = source._requests
       _explanation = source._explanation
       _chain = source._chain
+      _subscriber = source._subscriber
     }
   }
 
@@ -517,6 +549,7 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         case 15: try { try decoder.decodeSingularUInt32Field(value: &_storage._requests) }()
         case 16: try { try decoder.decodeSingularStringField(value: &_storage._explanation) }()
         case 17: try { try decoder.decodeRepeatedStringField(value: &_storage._chain) }()
+        case 18: try { try decoder.decodeSingularStringField(value: &_storage._subscriber) }()
         default: break
         }
       }
@@ -580,6 +613,9 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       if !_storage._chain.isEmpty {
         try visitor.visitRepeatedStringField(value: _storage._chain, fieldNumber: 17)
       }
+      if !_storage._subscriber.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._subscriber, fieldNumber: 18)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -606,6 +642,7 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         if _storage._requests != rhs_storage._requests {return false}
         if _storage._explanation != rhs_storage._explanation {return false}
         if _storage._chain != rhs_storage._chain {return false}
+        if _storage._subscriber != rhs_storage._subscriber {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -12,15 +12,7 @@ extension Shard {
     guard let rid = UInt16(exactly: r.rid) else {
       throw .service(.ridOutOfRange, "a requester id has 16 bits; the greatest is 65535", fields: ["rid"])
     }
-    var lease = limits.leaseDefault
-    if r.hasLeaseMilliseconds {
-      lease = UInt64(r.leaseMilliseconds) * 1_000_000
-      guard lease > 0, lease <= limits.leaseMaximum else {
-        throw .service(
-          .leaseOutOfRange, "a lease is 1 to \(limits.leaseMaximum / 1_000_000) milliseconds",
-          fields: ["leaseMilliseconds"])
-      }
-    }
+    let lease = try lease(r.hasLeaseMilliseconds ? r.leaseMilliseconds : nil)
     var profile = DeviceProfile(rid: rid)
     if r.hasAts { profile.ats = r.ats }
     profile.pri = r.hasPri ? r.pri : profile.ats

@@ -151,6 +151,10 @@ extension Shard {
       if end == .outputLimit || end == .writeStall { fleet.noteSlowReader(port.text, host.text, end) }
       remove(host, port)
     case .trace(let host)?: host.trace.watchers.removeAll { $0.call == call }
+    case .subscriber(let host, let port)?:
+      touch(host)
+      if end == .outputLimit || end == .writeStall { fleet.noteSlowReader(port.text, host.text, end) }
+      remove(host, port)
     case nil: break
     }
   }

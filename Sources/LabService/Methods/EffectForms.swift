@@ -39,6 +39,7 @@ extension LabOperationKind {
       case .flushQueue: .flushQueue
       case .kernelMap: .kernelMap
       case .kernelUnmap: .kernelUnmap
+      case .rangeFault: .rangeFault
       }
   }
 }
@@ -46,7 +47,9 @@ extension LabOperationKind {
 extension OperationKind {
   /// nil: none that this build knows.
   init?(_ kind: LabOperationKind) {
-    guard let known = Self.allCases.first(where: { LabOperationKind($0) == kind }) else { return nil }
+    guard kind != .unspecified, let known = Self.allCases.first(where: { LabOperationKind($0) == kind }) else {
+      return nil
+    }
     self = known
   }
 }
@@ -70,6 +73,7 @@ extension LabOperation {
       case .areasChanged: .areasChanged
       case .objectGone: .objectGone
       case .busy: .busy
+      case .notPermitted: .notPermitted
       }
     if outcome.status == .success {
       if isLoad { value = Hex.string(outcome.value) }
@@ -103,6 +107,9 @@ extension LabVerdictKind {
       case .prgUnanswered: .prgUnanswered
       case .prgTwice: .prgTwice
       case .prgWrongPASID: .prgWrongPasid
+      case .mirrorAfterStart: .mirrorAfterStart
+      case .mirrorWithoutRetry: .mirrorWithoutRetry
+      case .mirrorAfterRelease: .mirrorAfterRelease
       }
   }
 }
@@ -132,9 +139,11 @@ extension LabVerdict {
       case .pasidCache: .pasidCache
       case .walk: .walk
       case .cpuTLB: .cpuTlb
+      case .mirror: .mirror
       }
     write = verdict.write
     if verdict.device.rawValue != 0 { device = ObjectID.text(.device, UInt128(verdict.device.rawValue)) }
+    if verdict.subscriber.rawValue != 0 { subscriber = verdict.subscriber.text }
     pasid = verdict.pasid
     address = Hex.string(verdict.page << 12)
     physicalAddress = Hex.string(UInt64(verdict.frame) << 12)
@@ -145,7 +154,8 @@ extension LabVerdict {
     if let mark = LabOperationMark(verdict.dropped) { dropped = mark }
     if let mark = LabOperationMark(verdict.freed) { freed = mark }
     requests = verdict.requests
-    let text = Explanation(verdict, device: device.isEmpty ? "a CPU" : "device \(device)")
+    let who = !subscriber.isEmpty ? "mirror \(subscriber)" : device.isEmpty ? "a CPU" : "device \(device)"
+    let text = Explanation(verdict, device: who)
     explanation = text.sentence
     chain = text.chain
   }
@@ -182,5 +192,10 @@ extension LabCounters {
     deferredFlushes = counters.deferredFlushes
     queueFlushes = counters.queueFlushes
     keptFrames = counters.keptFrames
+    notifierEvents = counters.notifierEvents
+    notifierAnswers = counters.notifierAnswers
+    lostSubscribers = counters.lostSubscribers
+    rangeFaults = counters.rangeFaults
+    mirrorAccesses = counters.mirrorAccesses
   }
 }

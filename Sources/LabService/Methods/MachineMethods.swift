@@ -56,8 +56,14 @@ extension Shard {
     for waiting in host.operations.abandon() { fail(waiting, gone) }
     for watcher in host.trace.watchers { endStream(watcher.call, gone) }
     host.trace.watchers = []
+    for case let port? in host.subscribers {
+      if let stream = port.stream { endStream(stream.call, gone) }
+      port.stream = nil
+    }
     host.ports = []
     host.touchedPorts = []
+    host.subscribers = []
+    host.touchedSubscribers = []
     remove(host)
     fleet.remove(host.id)
     return LabDeleteMachineResponse()

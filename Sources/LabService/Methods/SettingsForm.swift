@@ -50,6 +50,10 @@ extension Settings {
       invalidationTimeout = try within(
         message.invalidationTimeoutNanoseconds, 1...3_600_000_000_000, "invalidationTimeoutNanoseconds")
     }
+    if message.hasNotifierTimeoutNanoseconds {
+      notifierTimeout = try within(
+        message.notifierTimeoutNanoseconds, 1...3_600_000_000_000, "notifierTimeoutNanoseconds")
+    }
     if message.hasLivelockLimit { livelockLimit = try within(message.livelockLimit, 1...1_000_000, "livelockLimit") }
     if message.hasFlushQueueEntries {
       flushQueueEntries = try within(message.flushQueueEntries, 1...65_536, "flushQueueEntries")
@@ -78,6 +82,7 @@ extension Settings {
     }
     if bounds.hasDomains { limits.domains = try within(bounds.domains, 1...16_384, "domains") }
     if bounds.hasDevices { limits.devices = try within(bounds.devices, 1...16_384, "devices") }
+    if bounds.hasSubscribers { limits.subscribers = try within(bounds.subscribers, 1...16_384, "subscribers") }
     if bounds.hasOperations { limits.operations = try within(bounds.operations, 1...4096, "operations") }
     if bounds.hasDmaInFlightPerDevice {
       limits.dmaInFlightPerDevice = try within(bounds.dmaInFlightPerDevice, 1...65_536, "dmaInFlightPerDevice")
@@ -132,6 +137,7 @@ extension LabMachineSettings {
     pageRequestQueueCapacity = settings.pageRequestQueueCapacity
     handlerWorkers = settings.handlerWorkers
     invalidationTimeoutNanoseconds = settings.invalidationTimeout
+    notifierTimeoutNanoseconds = settings.notifierTimeout
     livelockLimit = settings.livelockLimit
     flushQueueEntries = settings.flushQueueEntries
     flushQueueTimeoutNanoseconds = settings.flushQueueTimeout
@@ -155,6 +161,7 @@ extension LabMachineSettings {
       $0.devices = settings.limits.devices
       $0.operations = settings.limits.operations
       $0.dmaInFlightPerDevice = settings.limits.dmaInFlightPerDevice
+      $0.subscribers = settings.limits.subscribers
     }
   }
 }

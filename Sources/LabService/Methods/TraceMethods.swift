@@ -113,7 +113,29 @@ extension LabTraceEvent {
         $0.byteCount = Hex.string(step.range.count << 12)
       }
     case .operation(let outcome): operation = LabOperation(outcome, isLoad: false)
-    case .verdict: verdict = LabVerdict(entry.verdict!, seq: 0)
+    case .verdict, .notifierEvent, .rangeFault: fill(entry.detail)
+    case .subscriber(let subscriber, .lost):
+      self.subscriber = subscriber.text
+      subscriberLost = LabSubscriberLost()
+    }
+  }
+
+  private mutating func fill(_ detail: TraceBook.Detail) {
+    switch detail {
+    case .none: break
+    case .verdict(let verdict): self.verdict = LabVerdict(verdict, seq: 0)
+    case .notifierEvent(let event):
+      subscriber = event.subscriber.text
+      notifierCall = LabNotifierCall(event)
+    case .rangeFault(let answer):
+      subscriber = answer.subscriber.text
+      mirrorFault = .with {
+        $0.fault = answer.number
+        $0.operation = answer.operation.text
+        $0.address = Hex.string(answer.first << 12)
+        $0.sequence = answer.sequence
+        $0.pages = answer.pages.map { LabMirrorPage($0) }
+      }
     }
   }
 }

@@ -18,7 +18,7 @@ public struct ExpectedVerdicts: Equatable, Sendable {
   public static let names = [
     "STALE_DMA", "STALE_WALK", "STALE_CPU", "WRITE_AFTER_PROTECT", "SPLIT_VIEW", "USED_AFTER_COMPLETION",
     "FORGED_TRANSLATION", "ILLEGAL_TRANSLATION", "GAVE_UP", "LIVELOCK", "PRG_UNANSWERED", "PRG_TWICE",
-    "PRG_WRONG_PASID",
+    "PRG_WRONG_PASID", "MIRROR_AFTER_START", "MIRROR_WITHOUT_RETRY", "MIRROR_AFTER_RELEASE",
   ]
 
   /// Verdicts that are not named are expected to be zero.
