@@ -32,10 +32,11 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
       ]),
     .target(name: "DeviceEndpoint"),
+    .target(name: "MirrorEndpoint"),
     .target(
       name: "IOMMUSimulation",
       dependencies: [
-        "IOMMUModel", "DeviceEndpoint",
+        "IOMMUModel", "DeviceEndpoint", "MirrorEndpoint",
         .product(name: "HeapModule", package: "swift-collections"),
       ]),
 
@@ -69,7 +70,7 @@ let package = Package(
     .target(
       name: "StormKit",
       dependencies: [
-        "DeviceEndpoint", "LabProtocol", "RPCClient",
+        "DeviceEndpoint", "MirrorEndpoint", "LabProtocol", "RPCClient",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     .executableTarget(
@@ -93,7 +94,8 @@ let package = Package(
     .testTarget(name: "TidyTests"),
     .testTarget(name: "IOMMUModelTests", dependencies: ["IOMMUModel"]),
     .testTarget(name: "DeviceEndpointTests", dependencies: ["DeviceEndpoint"]),
-    .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUModel", "IOMMUSimulation"]),
+    .testTarget(name: "MirrorEndpointTests", dependencies: ["MirrorEndpoint"]),
+    .testTarget(name: "IOMMUSimulationTests", dependencies: ["IOMMUModel", "IOMMUSimulation", "MirrorEndpoint"]),
     .testTarget(name: "LabProtocolTests", dependencies: ["LabProtocol"]),
     .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session"]),
     .testTarget(name: "RPCServerTests", dependencies: ["RPCServer", "RPCClient"]),

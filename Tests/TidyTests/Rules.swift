@@ -4,7 +4,7 @@ import Foundation
 /// The rules of the source tree, as functions from a file to the breaches in it, so that each can be shown to fire.
 enum Rules {
   /// The rooms that hold no I/O, no clock, no task and no ambient randomness (ARCHITECTURE.md).
-  static let pureRooms: Set = ["IOMMUModel", "DeviceEndpoint", "IOMMUSimulation"]
+  static let pureRooms: Set = ["IOMMUModel", "DeviceEndpoint", "MirrorEndpoint", "IOMMUSimulation"]
 
   static let collections: Set = [
     "BasicContainers", "BitCollections", "ContainersPreview", "DequeModule", "HashTreeCollections", "HeapModule",
@@ -16,16 +16,19 @@ enum Rules {
   static let importsAllowed: [String: Set<String>] = [
     "IOMMUModel": collections,
     "DeviceEndpoint": collections,
-    "IOMMUSimulation": collections.union(["IOMMUModel", "DeviceEndpoint"]),
+    "MirrorEndpoint": collections,
+    "IOMMUSimulation": collections.union(["IOMMUModel", "DeviceEndpoint", "MirrorEndpoint"]),
     "LabProtocol": ["SwiftProtobuf", "Foundation", "FoundationEssentials"],
     "HTTP2Session": collections.union(["CNghttp2", "Glibc", "Musl"]),
   ]
 
   /// What a room may never import.
   static let importsBanned: [String: Set<String>] = [
-    "RPCServer": ["IOMMUModel", "LabProtocol", "LabService", "DeviceEndpoint", "StormKit"],
-    "RPCClient": ["IOMMUModel", "LabProtocol", "LabService", "DeviceEndpoint", "StormKit", "RPCServer"],
-    "LabService": ["StormKit", "DeviceEndpoint", "IOMMUSimulation", "RPCClient"],
+    "RPCServer": ["IOMMUModel", "LabProtocol", "LabService", "DeviceEndpoint", "MirrorEndpoint", "StormKit"],
+    "RPCClient": [
+      "IOMMUModel", "LabProtocol", "LabService", "DeviceEndpoint", "MirrorEndpoint", "StormKit", "RPCServer",
+    ],
+    "LabService": ["StormKit", "DeviceEndpoint", "MirrorEndpoint", "IOMMUSimulation", "RPCClient"],
     "StormKit": ["IOMMUModel", "IOMMUSimulation", "LabService", "RPCServer"],
   ]
 

@@ -36,7 +36,8 @@ struct TidyCanaryTests {
     "an import that a room must not have",
     arguments: [
       ("IOMMUModel", "Foundation"), ("IOMMUModel", "Glibc"), ("IOMMUModel", "Logging"), ("IOMMUSimulation", "NIOCore"),
-      ("DeviceEndpoint", "Foundation"), ("DeviceEndpoint", "IOMMUModel"), ("StormKit", "IOMMUModel"),
+      ("DeviceEndpoint", "Foundation"), ("DeviceEndpoint", "IOMMUModel"), ("MirrorEndpoint", "IOMMUModel"),
+      ("StormKit", "IOMMUModel"),
       ("RPCServer", "CNghttp2"), ("RPCServer", "IOMMUModel"), ("HTTP2Session", "NIOCore"), ("LabService", "StormKit"),
     ])
   func bannedImport(room: String, module: String) {
