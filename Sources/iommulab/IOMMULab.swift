@@ -8,7 +8,7 @@ struct IOMMULab: ParsableCommand {
     abstract: "Simulated machines with an IOMMU, as a network service.",
     subcommands: [
       Serve.self, StormCommand.self, DeviceCommand.self, MutatorCommand.self, Simulate.self,
-      ReplayCommand.self, ExplainCommand.self, JudgeCommand.self, StrategyCommand.self,
+      ReplayCommand.self, ExplainCommand.self, JudgeCommand.self, StrategyCommand.self, MirrorCommand.self,
       CostCommand.self, CalibrateCommand.self,
     ])
 
