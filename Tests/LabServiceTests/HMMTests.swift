@@ -8,10 +8,10 @@ import RPCClient
 import Testing
 
 @Suite struct HMMTests {
-  private static let base: UInt64 = 0x7f00_0000_0000
+  static let base: UInt64 = 0x7f00_0000_0000
 
   /// A process with an open device.
-  private struct Fixture {
+  struct Fixture {
     let device: DMirror
     var machine: String { device.machine }
     var space: String { device.space }
