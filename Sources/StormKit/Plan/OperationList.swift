@@ -25,6 +25,10 @@ public struct MutatorStep: Codable, Equatable, Sendable {
     case file
     /// Memory of its own at the spare place: stores, collapse, loads that are compared, split, loads again.
     case hugePages
+    /// Two equal pages of its own at the spare place: write-protected, merged, written to, loads that are compared.
+    case ksmMerge
+    /// Kernel memory is mapped and unmapped; its page tables go with it.
+    case kernelMemory
     // Today's kernels only.
     case madviseFree, deviceMigrate, deviceExclusive
     /// UFFDIO_WRITEPROTECT, and its end.
@@ -66,6 +70,8 @@ public struct OperationMix: Codable, Equatable, Sendable {
   public var reclaims = 0
   public var files = 0
   public var hugePages = 0
+  public var ksmMerges = 0
+  public var kernelMappings = 0
   public var lazyFrees = 0
   public var deviceMigrations = 0
   public var deviceExclusives = 0
@@ -87,6 +93,8 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.reclaims = 24
     mix.files = 4
     mix.hugePages = 4
+    mix.ksmMerges = 8
+    mix.kernelMappings = 8
     mix.lazyFrees = 12
     mix.deviceMigrations = 16
     mix.deviceExclusives = 16
@@ -113,7 +121,7 @@ public struct OperationMix: Codable, Equatable, Sendable {
   private static var more: [WritableKeyPath<OperationMix, Int>] {
     [
       \.protects, \.moves, \.numaHints, \.softDirtyClears, \.youngClears, \.ksmProtects, \.migrations, \.reclaims,
-      \.files, \.hugePages,
+      \.files, \.hugePages, \.ksmMerges, \.kernelMappings,
     ] + ofNow
   }
 
@@ -156,6 +164,8 @@ public struct OperationList: Codable, Equatable, Sendable {
     add(.reclaim, mix.reclaims, mix.smallPages)
     add(.file, mix.files, mix.smallPages)
     add(.hugePages, mix.hugePages, mix.smallPages)
+    add(.ksmMerge, mix.ksmMerges, mix.smallPages)
+    add(.kernelMemory, mix.kernelMappings, mix.smallPages)
     add(.madviseFree, mix.lazyFrees, mix.smallPages)
     add(.deviceMigrate, mix.deviceMigrations, mix.smallPages)
     add(.deviceExclusive, mix.deviceExclusives, mix.smallPages)

@@ -99,6 +99,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public static let ownFirstPage: UInt64 = 0x10000
   /// Where a mutator moves pages to, and from where it moves them back.
   public static let spareFirstPage: UInt64 = 0x20000
+  /// Where a mutator maps kernel memory: a gigabyte of its own in the kernel's half.
+  static func kernelFirstPage(ofPASID pasid: UInt32) -> UInt64 { 0xf_ffff_8000_0000 + UInt64(pasid) << 18 }
   /// Pages of a huge page of 2 MiB.
   static let hugePageCount: UInt64 = 512
 

@@ -132,6 +132,32 @@ struct MemoryOperations {
     try call(.ksmWriteProtect, request, LabKsmWriteProtectResponse.self, orBusy: true)
   }
 
+  /// A page takes the frame of another one of the same address space that is equal.
+  func ksmReplacePage(_ page: UInt64, keptAt keeper: UInt64) throws(StormFailure) {
+    var request = range(LabKsmReplacePageRequest(), page, 1)
+    request.keeper = addressSpace
+    request.keeperAddress = Hex.string(keeper << 12)
+    try call(.ksmReplacePage, request, LabKsmReplacePageResponse.self, orBusy: true)
+  }
+
+  func kernelMap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    var request = LabKernelMapRequest()
+    request.machine = machine
+    request.address = Hex.string(firstPage << 12)
+    request.byteCount = Hex.string(pageCount << 12)
+    let response: LabKernelMapResponse = try client.call(.kernelMap, request)
+    try expectSuccess(response.operation, .kernelMap)
+  }
+
+  func kernelUnmap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
+    var request = LabKernelUnmapRequest()
+    request.machine = machine
+    request.address = Hex.string(firstPage << 12)
+    request.byteCount = Hex.string(pageCount << 12)
+    let response: LabKernelUnmapResponse = try client.call(.kernelUnmap, request)
+    try expectSuccess(response.operation, .kernelUnmap)
+  }
+
   func migrate(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMigratePagesRequest(), firstPage, pageCount)
     try call(.migratePages, request, LabMigratePagesResponse.self, orBusy: true)
@@ -206,10 +232,15 @@ struct MemoryOperations {
     _ method: LabMethod, _ request: some AddressSpaceRequest, _: Response.Type, orBusy: Bool = false
   ) throws(StormFailure) -> LabOperation {
     let response: Response = try client.call(method, request)
-    let operation = response.operation
+    try expectSuccess(response.operation, method, orBusy: orBusy)
+    return response.operation
+  }
+
+  private func expectSuccess(
+    _ operation: LabOperation, _ method: LabMethod, orBusy: Bool = false
+  ) throws(StormFailure) {
     guard operation.done, operation.status == .success || orBusy && operation.status == .busy else {
-      throw .broken("\(method.descriptor.name) in \(request.addressSpace) ended with \(operation.status)")
+      throw .broken("\(method.descriptor.name) beside \(addressSpace) ended with \(operation.status)")
     }
-    return operation
   }
 }

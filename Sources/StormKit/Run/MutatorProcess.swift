@@ -124,6 +124,11 @@ final class MutatorLane: @unchecked Sendable {
       }
     case .file: try useFile(step)
     case .hugePages: try useHugePages(step)
+    case .ksmMerge: try mergePages()
+    case .kernelMemory:
+      let first = StormPlan.kernelFirstPage(ofPASID: lane.own.pasid)
+      try measured { () throws(StormFailure) in try operations.kernelMap(first, step.pageCount) }
+      try measured { () throws(StormFailure) in try operations.kernelUnmap(first, step.pageCount) }
     case .reap: try reap()
     case .userfaultMove: try userfaultMove(step)
     }
@@ -190,6 +195,20 @@ final class MutatorLane: @unchecked Sendable {
     try measured { () throws(StormFailure) in try operations.splitPages(first, count) }
     try verify(expected)
     try measured { () throws(StormFailure) in try operations.munmap(first, count) }
+  }
+
+  private func mergePages() throws(StormFailure) {
+    let first = StormPlan.spareFirstPage
+    try measured { () throws(StormFailure) in try operations.mmap(first, 2) }
+    stamp += 1
+    for page in [first, first + 1] { try operations.store(page << 12, stamp) }
+    var expected = [first: stamp, first + 1: stamp]
+    try measured { () throws(StormFailure) in try operations.ksmWriteProtect(first, 2) }
+    try measured { () throws(StormFailure) in try operations.ksmReplacePage(first, keptAt: first + 1) }
+    try verify(expected)
+    expected[first] = try store(first)
+    try verify(expected)
+    try measured { () throws(StormFailure) in try operations.munmap(first, 2) }
   }
 
   private func verify(_ expected: [UInt64: UInt64]) throws(StormFailure) {
