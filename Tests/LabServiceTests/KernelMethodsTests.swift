@@ -110,7 +110,7 @@ import Testing
         (.kernelMap, "\(at),\"byteCount\":\"0x1000\"", "OVERLAPS_MAPPING", ["address", "byteCount"]),
         (.kernelUnmap, "\(at),\"byteCount\":\"0x5000\"", "NOT_MAPPED", ["address", "byteCount"]),
         (
-          .kernelMap, "\"address\":\"0xffff800000000000\",\"byteCount\":\"0x800000000000\"", "OUT_OF_FRAMES",
+          .kernelMap, "\"address\":\"0xffff800000000000\",\"byteCount\":\"0x800000000000\"", "LIMIT_REACHED",
           ["byteCount"]
         ),
         (.kernelMap, "\(at),\"byteCount\":\"0x0\"", "EMPTY_RANGE", ["byteCount"]),

@@ -82,6 +82,9 @@ public struct UserOrder: Equatable, Sendable {
     } else if let start = letters.firstIndex(of: "S"), let end = letters.firstIndex(of: "E"), start > end {
       mistakes.append("order: S comes before E")
     }
+    if kind == .oomReap, let start = letters.firstIndex(of: "S"), index("P", letters) < start {
+      mistakes.append("order: S comes before P, for a notifier may refuse the OOM reaper there")
+    }
     if zaps.contains(kind) && letters.lastIndex(of: "F") ?? -1 < max(index("P", letters), index("unlink", letters)) {
       mistakes.append("order: F must come after P and unlink, or what they take away is never freed")
     }

@@ -50,13 +50,12 @@ extension Machine {
   mutating func deleteFile(_ id: FileID) throws(Refusal) {
     try require(id)
     let isMapped = spaces.ids.contains { space in spaces[space].areas.list.contains { $0.file?.file == id } }
-    let isBusy = files[id].sorted.contains {
-      $0.value.frame != 0 && pageLocks.isHeld($0.value.frame, byOtherThan: .none)
-    }
+    let frames = files[id].sorted.map(\.value.frame).filter { $0 != 0 }
+    let isBusy = frames.contains { pageLocks.isHeld($0, byOtherThan: .none) }
     guard !isMapped, !isBusy else { throw Refusal(.fileInUse, .file) }
-    for (_, page) in files[id].sorted where page.frame != 0 {
-      memory.setFilePage(page.frame, .none)
-      memory.release(page.frame, by: .none)
+    for frame in frames {
+      memory.setFilePage(frame, .none)
+      memory.release(frame, by: .none)
     }
     files.remove(id)
   }

@@ -191,7 +191,8 @@ extension Machine {
     let space = subscribers[id].space
     guard spaces.contains(space) else { return }
     let (position, entry) = locate(spaces[space].root, page)
-    guard entry.isPresent, entry.leafFrame(level: position.level) == frame - FrameNumber(page % position.span) else {
+    // What stands there now may be of another size than what the mirror was given.
+    guard entry.isPresent, entry.leafFrame(level: position.level) + FrameNumber(page % position.span) == frame else {
       return
     }
     memory.store(position.table, position.index, entry.bits | PageTableEntry.dirty)

@@ -27,8 +27,8 @@ struct MirrorPages {
     var installed: MirrorGrant?
   }
   private var map = PageMap<Page>()
-  /// Far above what a mirror has in use; what was taken away long ago is forgotten then.
-  static let limit = 65_536
+  /// Pages from which on what was taken away, or came too late, is forgotten; grows with what is in use.
+  private(set) var limit = 65_536
 
   private static func key(_ page: PageNumber) -> PageKey { PageKey(owner: 0, page: page) }
 
@@ -36,7 +36,13 @@ struct MirrorPages {
 
   mutating func hand(_ page: PageNumber, _ grant: MirrorGrant) {
     if let slot = map.find(Self.key(page)) { return map[slot: slot].handed = grant }
-    if map.count >= Self.limit { map.keep { _, page in page.installed?.end == MirrorGrant.End.none } }
+    if map.count >= limit {
+      map.keep { _, page in
+        if let installed = page.installed { return installed.end == .none && !installed.collided }
+        return page.handed?.collided == false
+      }
+      limit = max(65_536, 2 * map.count)
+    }
     map.set(Self.key(page), Page(handed: grant, installed: nil))
   }
 

@@ -6,7 +6,7 @@ extension Machine {
     for id in subscribers.ids {
       let subscriber = subscribers[id]
       check(!subscriber.isLost || subscriber.owed.isEmpty, "a lost subscriber owes nothing")
-      check(subscriber.pages.sorted.count <= MirrorPages.limit, "the account of a mirror is bounded")
+      check(subscriber.pages.sorted.count <= subscriber.pages.limit, "the account of a mirror is bounded")
       for owed in subscriber.owed {
         let operation = owed.event.operation
         check(

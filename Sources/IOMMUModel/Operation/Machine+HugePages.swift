@@ -74,8 +74,11 @@ extension Machine {
   @inline(__always)
   private func hasTables(_ root: FrameNumber, _ operation: Operation) -> Bool {
     let end = operation.destination + operation.range.count
-    for page in stride(from: operation.destination, to: end, by: Int(Self.hugePageCount)) {
-      if let position = directory(root, page), memory.load(position.table, position.index) != 0 { return true }
+    var page = operation.destination
+    while page < end {
+      let (position, entry) = locate(root, page)
+      if position.level == 0 || entry.bits != 0 { return true }
+      page = position.next(after: page)
     }
     return false
   }
@@ -143,11 +146,16 @@ extension Machine {
   mutating func nextBlock(_ operation: inout Operation) -> StepOutcome {
     _ = beginGather(&operation)
     let size = Self.hugePageCount
-    while true {
-      let page = (operation.cursor + size - 1) / size * size
-      guard page + size <= operation.range.end else { break }
+    // Where there is no table of small pages there is nothing to take: absent parts are passed over as a whole.
+    while let position = nextEntry(&operation, before: operation.range.end) {
+      guard position.level == 0 else {
+        operation.cursor = position.next(after: operation.cursor)
+        continue
+      }
+      let page = operation.cursor / size * size
       operation.cursor = page + size
-      guard isEligible(block: page, operation) else { continue }
+      guard page >= operation.range.first, page + size <= operation.range.end, isEligible(block: page, operation)
+      else { continue }
       if operation.kind == .collapse {
         guard let head = memory.allocateBlock(log2: 9) else {
           if operation.value == 0 { operation.status = .outOfMemory }

@@ -9,7 +9,12 @@ extension Machine {
     guard range.first >= PageRange.kernel.first, range.first < PageRange.kernel.end,
       range.count <= PageRange.kernel.end - range.first
     else { throw Refusal(.rangeOutsideKernelHalf, [.address, .byteCount], figure: PageRange.kernel.first << 12) }
+    // One turn looks at every page.
+    guard range.count <= Self.kernelRangeLimit else {
+      throw Refusal(.limitReached, .byteCount, figure: Self.kernelRangeLimit << 12)
+    }
   }
+  private static let kernelRangeLimit: UInt64 = 65_536
 
   @inline(__always)
   func validate(kernel kind: OperationKind, _ range: PageRange) throws(Refusal) {

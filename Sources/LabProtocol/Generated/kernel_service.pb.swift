@@ -43,7 +43,7 @@ public nonisolated struct LabKernelMapRequest: Sendable {
   /// Hex address of the first byte, 4 KiB-aligned, 0xffff800000000000 or above.
   public var address: String = String()
 
-  /// Hex, a multiple of 4 KiB.
+  /// Hex, a multiple of 4 KiB; at most 0x10000000, 65,536 pages.
   public var byteCount: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -92,7 +92,7 @@ public nonisolated struct LabKernelUnmapRequest: Sendable {
   /// Hex address of the first byte, 4 KiB-aligned, 0xffff800000000000 or above.
   public var address: String = String()
 
-  /// Hex, a multiple of 4 KiB.
+  /// Hex, a multiple of 4 KiB; at most 0x10000000, 65,536 pages.
   public var byteCount: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
