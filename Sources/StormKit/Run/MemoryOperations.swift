@@ -83,7 +83,7 @@ struct MemoryOperations {
 
   func uffdioMove(_ firstPage: UInt64, _ pageCount: UInt64, to destination: UInt64) throws(StormFailure) {
     let request = move(LabUffdioMoveRequest(), firstPage, pageCount, to: destination)
-    try call(.uffdioMove, request, LabUffdioMoveResponse.self, orBusy: true)
+    try call(.uffdioMove, request, LabUffdioMoveResponse.self, or: [.busy])
   }
 
   /// The child's id.
@@ -129,7 +129,7 @@ struct MemoryOperations {
 
   func ksmWriteProtect(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabKsmWriteProtectRequest(), firstPage, pageCount)
-    try call(.ksmWriteProtect, request, LabKsmWriteProtectResponse.self, orBusy: true)
+    try call(.ksmWriteProtect, request, LabKsmWriteProtectResponse.self, or: [.busy])
   }
 
   /// A page takes the frame of another one of the same address space that is equal.
@@ -137,7 +137,7 @@ struct MemoryOperations {
     var request = range(LabKsmReplacePageRequest(), page, 1)
     request.keeper = addressSpace
     request.keeperAddress = Hex.string(keeper << 12)
-    try call(.ksmReplacePage, request, LabKsmReplacePageResponse.self, orBusy: true)
+    try call(.ksmReplacePage, request, LabKsmReplacePageResponse.self, or: [.busy])
   }
 
   func kernelMap(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
@@ -160,46 +160,46 @@ struct MemoryOperations {
 
   func migrate(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMigratePagesRequest(), firstPage, pageCount)
-    try call(.migratePages, request, LabMigratePagesResponse.self, orBusy: true)
+    try call(.migratePages, request, LabMigratePagesResponse.self, or: [.busy])
   }
 
   func reclaim(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabReclaimPagesRequest(), firstPage, pageCount)
-    try call(.reclaimPages, request, LabReclaimPagesResponse.self, orBusy: true)
+    try call(.reclaimPages, request, LabReclaimPagesResponse.self, or: [.busy])
   }
 
   func writeback(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabWritebackPagesRequest(), firstPage, pageCount)
-    try call(.writebackPages, request, LabWritebackPagesResponse.self, orBusy: true)
+    try call(.writebackPages, request, LabWritebackPagesResponse.self, or: [.busy])
   }
 
   func migrateToDevice(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMigrateToDeviceRequest(), firstPage, pageCount)
-    try call(.migrateToDevice, request, LabMigrateToDeviceResponse.self, orBusy: true)
+    try call(.migrateToDevice, request, LabMigrateToDeviceResponse.self, or: [.busy])
   }
 
   func makeDeviceExclusive(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMakeDeviceExclusiveRequest(), firstPage, pageCount)
-    try call(.makeDeviceExclusive, request, LabMakeDeviceExclusiveResponse.self, orBusy: true)
+    try call(.makeDeviceExclusive, request, LabMakeDeviceExclusiveResponse.self, or: [.busy])
   }
 
   func collapse(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabMadviseCollapseRequest(), firstPage, pageCount)
-    try call(.madviseCollapse, request, LabMadviseCollapseResponse.self, orBusy: true)
+    try call(.madviseCollapse, request, LabMadviseCollapseResponse.self, or: [.busy, .outOfMemory])
   }
 
   func splitPages(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabSplitPagesRequest(), firstPage, pageCount)
-    try call(.splitPages, request, LabSplitPagesResponse.self, orBusy: true)
+    try call(.splitPages, request, LabSplitPagesResponse.self, or: [.busy])
   }
 
   func retractTables(_ firstPage: UInt64, _ pageCount: UInt64) throws(StormFailure) {
     let request = range(LabRetractTablesRequest(), firstPage, pageCount)
-    try call(.retractTables, request, LabRetractTablesResponse.self, orBusy: true)
+    try call(.retractTables, request, LabRetractTablesResponse.self, or: [.busy])
   }
 
   func oomReap(_ child: String) throws(StormFailure) {
-    try call(.oomReap, of(child, LabOomReapRequest()), LabOomReapResponse.self, orBusy: true)
+    try call(.oomReap, of(child, LabOomReapRequest()), LabOomReapResponse.self, or: [.busy])
   }
 
   // MARK: Requests
@@ -226,20 +226,21 @@ struct MemoryOperations {
     return request
   }
 
-  /// - Parameter orBusy: pages that are absent or shared are passed over; that there was none at all is no failure.
+  /// - Parameter others: what is no failure either: pages that are absent or shared are passed over, and there may be
+  ///   none at all; a collapse may find no huge page free.
   @discardableResult
   private func call<Response: OperationResponse>(
-    _ method: LabMethod, _ request: some AddressSpaceRequest, _: Response.Type, orBusy: Bool = false
+    _ method: LabMethod, _ request: some AddressSpaceRequest, _: Response.Type, or others: [LabOperationStatus] = []
   ) throws(StormFailure) -> LabOperation {
     let response: Response = try client.call(method, request)
-    try expectSuccess(response.operation, method, orBusy: orBusy)
+    try expectSuccess(response.operation, method, or: others)
     return response.operation
   }
 
   private func expectSuccess(
-    _ operation: LabOperation, _ method: LabMethod, orBusy: Bool = false
+    _ operation: LabOperation, _ method: LabMethod, or others: [LabOperationStatus] = []
   ) throws(StormFailure) {
-    guard operation.done, operation.status == .success || orBusy && operation.status == .busy else {
+    guard operation.done, operation.status == .success || others.contains(operation.status) else {
       throw .broken("\(method.descriptor.name) beside \(addressSpace) ended with \(operation.status)")
     }
   }

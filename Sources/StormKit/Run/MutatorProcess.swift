@@ -71,6 +71,8 @@ final class MutatorLane: @unchecked Sendable {
       }
     } catch {
       failure = error
+      // At once: the other lists wait for this one's progress, and nobody would hear of it.
+      parent.send("error " + LineJSON.encode("\(error)"))
     }
     finished.signal()
   }
