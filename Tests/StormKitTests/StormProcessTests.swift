@@ -2,6 +2,7 @@
 // Goal: the storm works as its users start it. Method: the real program, with its own service, device processes and
 // mutator processes, at a small size; what it prints and its exit code are the contract.
 import Foundation
+import LabProtocol
 import Testing
 
 @testable import StormKit
@@ -93,5 +94,37 @@ import Testing
     #expect(halves[0].contains("STALE_DMA") && halves[0].contains("B reads its page: 0xbad"))
     #expect(halves[1].contains("no verdict") && halves[1].contains("B reads its page: 0x5ec2e7"))
     #expect(text.components(separatedBy: "\n").count <= 60, "two screens")
+  }
+
+  @Test func `A list that fails is told of at once, while another one waits for progress`() throws {
+    let service = try ServiceProcess(program: Self.program)
+    defer { service.stop() }
+    let client = try LabClient(service.address)
+    let created: LabCreateMachineResponse = try client.call(.createMachine, LabCreateMachineRequest())
+    let machine = created.machine.machine
+    let space: LabCreateAddressSpaceResponse = try client.call(
+      .createAddressSpace, LabCreateAddressSpaceRequest.with { $0.machine = machine })
+    let child = try ChildProcess(
+      name: "mutator", program: Self.program, arguments: ["mutate"], capturesError: true)
+    // Nothing is mapped: a madvise fails. The first list waits for accesses that nobody does.
+    let step = MutatorStep(kind: .dontNeed, firstPage: 1, pageCount: 1)
+    func lane(_ steps: [MutatorStep]) -> MutatorConfiguration.Lane {
+      MutatorConfiguration.Lane(
+        addressSpace: space.addressSpace, cpu: 0, own: DeviceSpec.Target(pasid: 1, firstPage: 1, pageCount: 1),
+        steps: steps)
+    }
+    let waits = MutatorStep(kind: .verify, firstPage: 1, pageCount: 1)
+    let configuration = MutatorConfiguration(
+      service: service.address, machine: machine, lanes: [lane([waits, waits]), lane([step])], totalAccesses: 100)
+    child.send(LineJSON.encode(configuration))
+    child.send("go")
+    var said: [String] = []
+    while !said.contains(where: { $0.hasPrefix("error ") }), !child.outputEnded {
+      waitForOutput([child], milliseconds: 1000)
+      said += child.lines()
+    }
+    #expect(said.contains { $0.hasPrefix("error ") && $0.contains("MadviseDontNeed") }, "\(said)")
+    child.closeInput()
+    child.wait()
   }
 }
