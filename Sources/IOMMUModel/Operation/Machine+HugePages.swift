@@ -225,15 +225,21 @@ extension Machine {
     let table = PageTableEntry(bits: memory.load(position.table, position.index)).frame
     memory.store(position.table, position.index, 0)
     spaces[space].deposits.set(blockKey(page), table)
-    for index in 0..<Page.wordCount {
-      let small = PageTableEntry(bits: memory.load(table, index))
-      guard small.bits != 0 else { continue }
-      drop(page + UInt64(index), 0, small.frame, &operation)
-      operation.gathered.append(small.frame)
-    }
+    dropPages(of: table, &operation)
     operation.gather(operation.window)
     report(.entries, operation, operation.window, &effects)
     return .next(after: cost(settings.costs.entry))
+  }
+
+  /// The way to a table has gone: the references of its pages go, and their holds are the operation's.
+  private mutating func dropPages(of table: FrameNumber, _ operation: inout Operation) {
+    for index in 0..<Page.wordCount {
+      let small = PageTableEntry(bits: memory.load(table, index))
+      guard small.bits != 0 else { continue }
+      keepDirty(small, small.frame)
+      drop(operation.window.first + UInt64(index), 0, small.frame, &operation)
+      operation.gathered.append(small.frame)
+    }
   }
 
   mutating func copyBlock(_ operation: inout Operation) -> StepOutcome {
@@ -276,13 +282,7 @@ extension Machine {
     let position = directory(spaces[space].root, page)!
     let table = PageTableEntry(bits: memory.load(position.table, position.index)).frame
     memory.store(position.table, position.index, 0)
-    for index in 0..<Page.wordCount {
-      let small = PageTableEntry(bits: memory.load(table, index))
-      guard small.bits != 0 else { continue }
-      keepDirty(small, small.frame)
-      drop(page + UInt64(index), 0, small.frame, &operation)
-      operation.gathered.append(small.frame)
-    }
+    dropPages(of: table, &operation)
     operation.tables.append(table)
     operation.gather(operation.window)
     operation.value += Self.hugePageCount
