@@ -85,6 +85,8 @@ let package = Package(
 
     // Test support, outside the product: the page walker as a filter, for Tests/differential.
     .executableTarget(name: "WalkerProbe", dependencies: ["IOMMUModel"], path: "Tests/WalkerProbe"),
+    // Test support: the processes that try every cell of docs/expected-verdicts.md against a running service.
+    .executableTarget(name: "NetworkCells", dependencies: ["LabProtocol", "RPCClient"], path: "Tests/NetworkCells"),
     // The benchmarks' own programs, outside the product.
     .executableTarget(name: "MachineBench", dependencies: ["IOMMUModel"], path: "Benchmarks/MachineBench"),
     .executableTarget(
