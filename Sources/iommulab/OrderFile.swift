@@ -19,7 +19,7 @@ struct OrderFile {
   }
 
   private struct Hooks: Decodable {
-    enum CodingKeys: String, CodingKey {
+    enum CodingKeys: String, CodingKey, CaseIterable {
       case flushAt = "flush-at"
       case emptyTable = "empty-table"
       case deferral, atc, release
@@ -36,9 +36,7 @@ struct OrderFile {
   }
 
   private static let keys = ["operation", "column", "order", "batch", "strategies", "strategy"]
-  private static let hookKeys = [
-    "flush-at", "empty-table", "deferral", "whole-from-pages", "command-per-page", "atc", "release",
-  ]
+  private static let hookKeys = Hooks.CodingKeys.allCases.map(\.stringValue)
 
   /// - Throws: what is wrong with the file, with every mistake that can be told.
   init(path: String) throws {
@@ -80,29 +78,24 @@ struct OrderFile {
   }
 
   private static func strategy(_ hooks: Hooks, _ path: String) throws -> Strategy {
-    var all: Strategy.Sites = []
-    for name in hooks.flushAt ?? [] {
-      guard let site = Strategy.hooks.first(where: { $0.name == name })?.site else {
-        throw ValidationError(
-          "'\(path)': flush-at: '\(name)' is none of \(Strategy.hooks.map(\.name).joined(separator: ", "))")
-      }
-      all.formUnion(site)
+    do throws(Strategy.Mistakes) {
+      return try Strategy(
+        flushAt: hooks.flushAt ?? [], emptyTable: hooks.emptyTable ?? "none", deferral: hooks.deferral ?? "none",
+        wholeFrom: hooks.wholeFrom, perPage: hooks.perPage ?? false, flushesATC: hooks.atc ?? true,
+        release: hooks.release ?? true)
+    } catch {
+      let lines = error.list.map { "strategy: \(key($0.part).stringValue): \($0.text)" }
+      throw ValidationError("'\(path)':\n" + lines.joined(separator: "\n"))
     }
-    let windows: [(name: String, window: Strategy.EmptyTable)] = [
-      ("none", .none), ("uncounted", .uncounted), ("racy", .racy), ("counted", .counted),
-    ]
-    let wanted = hooks.emptyTable ?? "none"
-    guard let window = windows.first(where: { $0.name == wanted })?.window else {
-      throw ValidationError(
-        "'\(path)': empty-table: '\(wanted)' is none of \(windows.map(\.name).joined(separator: ", "))")
+  }
+
+  private static func key(_ part: Strategy.Mistake.Part) -> Hooks.CodingKeys {
+    switch part {
+    case .flushAt: .flushAt
+    case .emptyTable: .emptyTable
+    case .deferral: .deferral
+    case .wholeFrom: .wholeFrom
     }
-    guard let deferral = Strategy.Deferral.allCases.first(where: { $0.name == hooks.deferral ?? "none" }) else {
-      throw ValidationError("'\(path)': deferral: '\(hooks.deferral ?? "")' is none of none, lazy, held")
-    }
-    return Strategy(
-      sites: all, emptyTable: window, deferral: deferral,
-      reach: Strategy.Reach(wholeFrom: hooks.wholeFrom ?? .max, perPage: hooks.perPage ?? false),
-      flushesATC: hooks.atc ?? true, release: hooks.release ?? true)
   }
 
   /// A key that is not known would be passed over by the decoder, and what it says be lost.

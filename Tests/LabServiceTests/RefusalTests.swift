@@ -146,6 +146,14 @@ import Testing
     .init(
       .bindPasid, "{\(d),\"pasid\":1,\"sva\":{\"addressSpace\":\"S\",\"strategy\":\"hope\"}}", "invalid_argument",
       "UNKNOWN_STRATEGY", "sva.strategy"),
+    .init(
+      .bindPasid, "{\(d),\"pasid\":1,\"sva\":{\"addressSpace\":\"S\",\"strategy\":\"none\",\"ownStrategy\":{}}}",
+      "invalid_argument", "UNKNOWN_STRATEGY", "sva.strategy"),
+    .init(
+      .bindPasid,
+      "{\(d),\"pasid\":1,\"sva\":{\"addressSpace\":\"S\",\"ownStrategy\":{\"flushAt\":[\"lunch\"],\"emptyTable\":\"full\",\"deferral\":\"long\",\"wholeFromPages\":0}}}",
+      "invalid_argument", "UNKNOWN_STRATEGY",
+      "sva.ownStrategy.flushAt"),
     .init(.bindPasid, "{\(d),\"pasid\":1}", "invalid_argument", "MISSING_FIELD", "sva"),
     .init(.bindPasid, "{\(d),\"pasid\":1048576,\"domain\":\"O\"}", "invalid_argument", "PASID_OUT_OF_RANGE", "pasid"),
     .init(.unbindPasid, "{\(d),\"pasid\":1}", "failed_precondition", "PASID_NOT_ATTACHED", "pasid"),

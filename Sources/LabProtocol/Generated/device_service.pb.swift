@@ -171,11 +171,82 @@ public nonisolated struct LabSvaBinding: Sendable {
   public var addressSpace: String = String()
 
   /// When the IOMMU is flushed: a name of `iommulab strategy list`, for example `invalidate-range` or `deferred-held`.
+  /// Either this or `own_strategy`.
   public var strategy: String = String()
+
+  /// A strategy that you wrote.
+  public var ownStrategy: LabStrategy {
+    get {_ownStrategy ?? LabStrategy()}
+    set {_ownStrategy = newValue}
+  }
+  /// Returns true if `ownStrategy` has been explicitly set.
+  public var hasOwnStrategy: Bool {self._ownStrategy != nil}
+  /// Clears the value of `ownStrategy`. Subsequent reads from it will return its default value.
+  public mutating func clearOwnStrategy() {self._ownStrategy = nil}
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _ownStrategy: LabStrategy? = nil
+}
+
+/// When the IOMMU is flushed, as data: what `iommulab judge` takes as `strategy` in a file.
+public nonisolated struct LabStrategy: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The hooks that flush: `start`, `flush-site`, `end`, `invalidate-page`, `change-pte`, `young`, `upgrade`. Empty: none.
+  public var flushAt: [String] = []
+
+  /// What the PASID points to from `start` to `end`: `none` (the address space's own table), or an empty table, `counted`,
+  /// `racy` or `uncounted`. Empty: `none`.
+  public var emptyTable: String = String()
+
+  /// Whether flushes wait in the address space's queue: `none`, `lazy` (frames are freed at once) or `held`. Empty: `none`.
+  public var deferral: String = String()
+
+  /// Pages of a range from which on a flush takes the whole PASID. Absent: never.
+  public var wholeFromPages: UInt32 {
+    get {_wholeFromPages ?? 0}
+    set {_wholeFromPages = newValue}
+  }
+  /// Returns true if `wholeFromPages` has been explicitly set.
+  public var hasWholeFromPages: Bool {self._wholeFromPages != nil}
+  /// Clears the value of `wholeFromPages`. Subsequent reads from it will return its default value.
+  public mutating func clearWholeFromPages() {self._wholeFromPages = nil}
+
+  /// The IOMMU's own caches take a command for each page.
+  public var commandPerPage: Bool = false
+
+  /// A flush includes the device's own cache. Default true.
+  public var atc: Bool {
+    get {_atc ?? false}
+    set {_atc = newValue}
+  }
+  /// Returns true if `atc` has been explicitly set.
+  public var hasAtc: Bool {self._atc != nil}
+  /// Clears the value of `atc`. Subsequent reads from it will return its default value.
+  public mutating func clearAtc() {self._atc = nil}
+
+  /// An exit cuts the PASID and flushes everything before its first entry goes. Default true.
+  public var release: Bool {
+    get {_release ?? false}
+    set {_release = newValue}
+  }
+  /// Returns true if `release` has been explicitly set.
+  public var hasRelease: Bool {self._release != nil}
+  /// Clears the value of `release`. Subsequent reads from it will return its default value.
+  public mutating func clearRelease() {self._release = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _wholeFromPages: UInt32? = nil
+  fileprivate var _atc: Bool? = nil
+  fileprivate var _release: Bool? = nil
 }
 
 /// Asks for an attachment.
@@ -852,7 +923,7 @@ nonisolated extension LabRemoveDeviceResponse: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension LabSvaBinding: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SvaBinding"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}address_space\0\u{1}strategy\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}address_space\0\u{1}strategy\0\u{3}own_strategy\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -862,24 +933,97 @@ nonisolated extension LabSvaBinding: SwiftProtobuf.Message, SwiftProtobuf._Messa
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.addressSpace) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.strategy) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._ownStrategy) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.addressSpace.isEmpty {
       try visitor.visitSingularStringField(value: self.addressSpace, fieldNumber: 1)
     }
     if !self.strategy.isEmpty {
       try visitor.visitSingularStringField(value: self.strategy, fieldNumber: 2)
     }
+    try { if let v = self._ownStrategy {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: LabSvaBinding, rhs: LabSvaBinding) -> Bool {
     if lhs.addressSpace != rhs.addressSpace {return false}
     if lhs.strategy != rhs.strategy {return false}
+    if lhs._ownStrategy != rhs._ownStrategy {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension LabStrategy: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Strategy"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}flush_at\0\u{3}empty_table\0\u{1}deferral\0\u{3}whole_from_pages\0\u{3}command_per_page\0\u{1}atc\0\u{1}release\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedStringField(value: &self.flushAt) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.emptyTable) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.deferral) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self._wholeFromPages) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.commandPerPage) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self._atc) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self._release) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.flushAt.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.flushAt, fieldNumber: 1)
+    }
+    if !self.emptyTable.isEmpty {
+      try visitor.visitSingularStringField(value: self.emptyTable, fieldNumber: 2)
+    }
+    if !self.deferral.isEmpty {
+      try visitor.visitSingularStringField(value: self.deferral, fieldNumber: 3)
+    }
+    try { if let v = self._wholeFromPages {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 4)
+    } }()
+    if self.commandPerPage != false {
+      try visitor.visitSingularBoolField(value: self.commandPerPage, fieldNumber: 5)
+    }
+    try { if let v = self._atc {
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 6)
+    } }()
+    try { if let v = self._release {
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 7)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: LabStrategy, rhs: LabStrategy) -> Bool {
+    if lhs.flushAt != rhs.flushAt {return false}
+    if lhs.emptyTable != rhs.emptyTable {return false}
+    if lhs.deferral != rhs.deferral {return false}
+    if lhs._wholeFromPages != rhs._wholeFromPages {return false}
+    if lhs.commandPerPage != rhs.commandPerPage {return false}
+    if lhs._atc != rhs._atc {return false}
+    if lhs._release != rhs._release {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

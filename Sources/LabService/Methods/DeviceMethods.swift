@@ -52,13 +52,7 @@ extension Shard {
     let attachment: Attachment
     switch r.target {
     case .sva(let binding):
-      guard let strategy = Strategy.named(binding.strategy) else {
-        throw .service(
-          .unknownStrategy,
-          "no strategy of this name; there are \(Strategy.named.map(\.name).joined(separator: ", "))",
-          fields: ["sva.strategy"])
-      }
-      attachment = .addressSpace(try space(binding.addressSpace), strategy)
+      attachment = .addressSpace(try space(binding.addressSpace), try Strategy(binding))
     case .domain(let text): attachment = .domain(try domain(text))
     case nil: throw .wire(WireError(.missing, field: "sva"))
     }
