@@ -10,6 +10,8 @@ struct CellScene {
   let devices: [DeviceID]
 
   static let pasid: PASID = 5
+  /// CPUs that a trial may use, one after the other.
+  static let cpuCount: UInt8 = 16
   static let first: PageNumber = 0x200
   /// What the operation takes: a huge page where it needs one.
   static func area(_ cell: Cell) -> PageRange {
@@ -20,16 +22,19 @@ struct CellScene {
   }
   /// What a kernel unmap takes.
   static let kernelArea = PageRange(first: PageRange.kernel.first + 0x200, count: 16)
-  /// A page that the operation does not touch.
-  static let bystander: PageNumber = 0x1000
+  /// A page that the operation does not touch, before the others: what goes over everything comes to them last.
+  static let bystander: PageNumber = 0x100
   static let destination: PageNumber = 0x2003
   /// Where the device asks for pages.
   static func asked(_ cell: Cell) -> PageRange { cell.kind == .kernelUnmap ? kernelArea : area(cell) }
   /// Pages of the area that are there.
   static func pages(_ count: UInt64) -> Range<PageNumber> { first..<first + count }
 
-  static func make(_ cell: Cell, costs: CostModel, seed: UInt64, sharers: Int = 2) -> (CellScene, Machine) {
+  static func make(
+    _ cell: Cell, costs: CostModel, seed: UInt64, sharers: Int = 2, flushesAtOnce: Bool = false
+  ) -> (CellScene, Machine) {
     var settings = Settings()
+    if flushesAtOnce { settings.flushQueueTimeout = 0 }
     settings.seed = seed
     settings.frameCount = area(cell).count > 16 ? 4096 : 256
     settings.costs = costs
@@ -37,6 +42,8 @@ struct CellScene {
     if let order = cell.order { settings.orders = [order] }
     settings.cachesRights = cell.size == .upgrade
     settings.gatherBatch = cell.size == .fullBatch ? 4 : 64
+    settings.cpuCount = cpuCount
+    settings.caches.cpuTLB = 16
     var builder = Builder(machine: Machine(settings: settings))
     let scene = builder.build(cell, sharers)
     return (scene, builder.machine)

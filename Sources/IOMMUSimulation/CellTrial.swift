@@ -21,9 +21,11 @@ public struct CellTrial {
   private let scene: CellScene
   private var tried: OperationID?
   private let usesCPU: Bool
+  private let flushesAtOnce: Bool
   private var reply: TranslationAnswer?
   private var responses: [PageResponse] = []
   private var groupAnswered = false
+  private var freshCPU: UInt8 = 2
 
   /// A translation in the device's ATC.
   private struct HeldGrant {
@@ -34,13 +36,24 @@ public struct CellTrial {
   /// Turns of the operation before the trial says that it waits for ever.
   private static let turnLimit = 10_000
 
-  /// - Parameter usesCPU: whether a CPU uses the page as well. What it does may make the device's access a split view,
-  ///   or bring a page's rights back, so that a cell is tried with and without.
-  public init(_ cell: Cell, usesCPU: Bool) {
+  /// - Parameters:
+  ///   - usesCPU: whether a CPU uses the page as well. What it does may make the device's access a split view, or bring a
+  ///     page's rights back, so that a cell is tried with and without.
+  ///   - flushesAtOnce: a flush queue's time has come as soon as something waits in it. What is deferred may be flushed
+  ///     at any moment, so that a cell whose strategy defers is tried with the earliest and with the latest.
+  public init(_ cell: Cell, usesCPU: Bool, flushesAtOnce: Bool = false) {
     self.cell = cell
     self.usesCPU = usesCPU
-    (scene, machine) = CellScene.make(cell, costs: .zero, seed: 1)
+    self.flushesAtOnce = flushesAtOnce
+    (scene, machine) = CellScene.make(cell, costs: .zero, seed: 1, flushesAtOnce: flushesAtOnce)
     run()
+  }
+
+  /// Every trial that a cell needs.
+  public static func all(_ cell: Cell) -> [CellTrial] {
+    (cell.strategy.deferral == .none ? [false] : [false, true]).flatMap { flushesAtOnce in
+      [false, true].map { CellTrial(cell, usesCPU: $0, flushesAtOnce: flushesAtOnce) }
+    }
   }
 
   /// Whether the operation has returned with success.
@@ -81,12 +94,15 @@ public struct CellTrial {
 
   /// Everything that a correct device and a CPU may do now.
   private mutating func act() {
+    settle()
     useGrants()
     complete()
     ask()
     useCPU()
     useGrants()
     struggle()
+    // The flush of a queue is over before the next step, too.
+    if flushesAtOnce { complete() }
   }
 
   /// Reads, and writes where it may, through everything in the ATC.
@@ -143,13 +159,18 @@ public struct CellTrial {
         TranslationRequest(tag: 4, pasid: CellScene.pasid, page: area.end - 1, noWrite: true)))
   }
 
-  /// A CPU loads from the first and the last of the pages; where it faults, it waits for the locks.
+  /// A CPU loads from the first and the last of the pages, and then one whose TLB is empty; where one faults, it waits
+  /// for the locks.
   private mutating func useCPU() {
     guard usesCPU else { return }
-    for page in cell.size == .fullBatch ? [CellScene.first, CellScene.first + 5] : [CellScene.first] {
-      apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: 0, kind: .load, address: page << 12))))
-      settle()
+    for cpu in [0, freshCPU] {
+      for page in cell.size == .fullBatch ? [CellScene.first, CellScene.first + 5] : [CellScene.first] {
+        apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: cpu, kind: .load, address: page << 12))))
+        settle()
+      }
     }
+    // CPU 1 belongs to what is tried.
+    freshCPU = min(freshCPU + 1, CellScene.cpuCount - 1)
   }
 
   /// The device needs a page that the operation does not touch, or one that it has made writable, and asks until its

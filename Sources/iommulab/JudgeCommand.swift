@@ -138,7 +138,7 @@ private struct JudgedCell {
     self.cell = cell
     self.strategy = strategy
     judge = StepJudge(cell)
-    tried = CellTrial(cell, usesCPU: false).verdicts.union(CellTrial(cell, usesCPU: true).verdicts)
+    tried = CellTrial.all(cell).reduce(into: []) { $0.formUnion($1.verdicts) }
   }
 
   var agrees: Bool { tried == judge.verdicts }

@@ -23,9 +23,9 @@ import Testing
   func `every cell earns the verdicts that its step list allows, and no other`(row: Row) {
     for (name, strategy) in Strategy.named {
       let cell = Cell(row.kind, row.size, row.column, strategy)
-      let trials = [CellTrial(cell, usesCPU: false), CellTrial(cell, usesCPU: true)]
+      let trials = CellTrial.all(cell)
       for trial in trials { #expect(trial.isDone, "\(name): \(String(describing: trial.outcome))") }
-      let tried = trials[0].verdicts.union(trials[1].verdicts)
+      let tried = trials.reduce(into: VerdictSet()) { $0.formUnion($1.verdicts) }
       let judged = StepJudge(cell).verdicts
       #expect(tried == judged, "\(name): tried \(tried.text), judged \(judged.text)")
       #expect(trials.allSatisfy { $0.counters.unexplainedCorruptions == 0 }, "\(name): corruption without a verdict")

@@ -30,6 +30,7 @@ public struct StepJudge {
   // The flush queue: whether the last flush went into it, and what it keeps.
   private var holdsBack = false
   private var isQueued = false
+  private var isTableQueued = false
   private var keepsFrame = false
   // The tables on the way.
   private var isUnlinked = false
@@ -169,6 +170,7 @@ public struct StepJudge {
       if cell.size == .sharedTable { break }
       isUnlinked = true
       isGathered = true
+      isTableQueued = false
       note("unlinks the page's table")
     case .cpuFlush:
       if isGathered {
@@ -195,6 +197,8 @@ public struct StepJudge {
   // MARK: What happens to the page
 
   private mutating func clear(_ what: String) {
+    // A flush that was queued before may have run.
+    isQueued = false
     granted = []
     isDropped = true
     isGathered = true
@@ -210,7 +214,7 @@ public struct StepJudge {
 
   private mutating func free() {
     guard isGathered else { return }
-    if isUnlinked && isQueued {
+    if isUnlinked && isTableQueued {
       note("T: the page's table goes into the flush queue")
       isUnlinked = false
       // It stays, and the flush that frees it reaches the walk cache before.
@@ -230,6 +234,7 @@ public struct StepJudge {
       isFreed = true
       keepsFrame = true
       note("F: the page goes into the flush queue")
+      if heldByCPU { book(.staleCPU, "uses the page that its TLB still holds, when the queue has freed it", by: .cpu) }
     } else if freesFrame {
       isFreed = true
       note("F: frees the page")
@@ -265,6 +270,7 @@ public struct StepJudge {
     case .held: isQueued = holdsBack
     case .none: break
     }
+    isTableQueued = isQueued
     if isQueued { note("\(name): I waits in the flush queue") } else { flush("\(name): I") }
   }
 

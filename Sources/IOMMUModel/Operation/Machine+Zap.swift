@@ -91,7 +91,7 @@ extension Machine {
 
   @inline(__always)
   func gatherRange(_ operation: inout Operation) -> StepOutcome {
-    operation.gather(operation.range)
+    operation.gather(operation.window)
     return .through
   }
 

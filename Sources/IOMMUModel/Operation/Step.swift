@@ -35,7 +35,7 @@ enum Step: UInt8, CaseIterable {
   case end
   /// Begins an empty gather (`tlb_gather_mmu`).
   case beginGather
-  /// Gathers the whole range where nothing is gathered, for a C or an I of a written order before P or after F.
+  /// Gathers the whole window where nothing is gathered, for a C or an I of a written order before P or after F.
   case gatherRange
   case unlinkTables
   case cpuFlush
