@@ -15,20 +15,33 @@ struct CellScene {
   static let first: PageNumber = 0x200
   /// What the operation takes: a huge page where it needs one.
   static func area(_ cell: Cell) -> PageRange {
-    switch cell.kind {
-    case .collapse, .splitPages, .retractTables: PageRange(first: first, count: Machine.hugePageCount)
+    switch (cell.kind, cell.size) {
+    case (_, .sharedLeaves): sharedArea
+    case (_, .partOfSharedLeaves): PageRange(first: sharedArea.first, count: Machine.hugePageCount)
+    case (.collapse, _), (.splitPages, _), (.retractTables, _), (_, .hugePage):
+      PageRange(first: first, count: Machine.hugePageCount)
     default: PageRange(first: first, count: 16)
     }
   }
+  /// 1 GiB of a hugetlbfs file, which another process maps too.
+  static let sharedArea = PageRange(first: 1 << 18, count: 1 << 18)
   /// What a kernel unmap takes.
   static let kernelArea = PageRange(first: PageRange.kernel.first + 0x200, count: 16)
   /// A page that the operation does not touch, before the others: what goes over everything comes to them last.
   static let bystander: PageNumber = 0x100
-  static let destination: PageNumber = 0x2003
+  static func destination(_ cell: Cell) -> PageNumber { cell.size.isOfSharedLeaves ? 4 << 18 : 0x2003 }
   /// Where the device asks for pages.
-  static func asked(_ cell: Cell) -> PageRange { cell.kind == .kernelUnmap ? kernelArea : area(cell) }
+  static func asked(_ cell: Cell) -> PageRange {
+    if cell.kind == .kernelUnmap { return kernelArea }
+    // The second huge page, where the operation takes the first.
+    return cell.size == .partOfSharedLeaves ? PageRange(first: area(cell).end, count: area(cell).count) : area(cell)
+  }
+  /// Where a CPU uses a page.
+  static func page(_ cell: Cell) -> PageNumber { cell.kind == .kernelUnmap ? first : asked(cell).first }
   /// Pages of the area that are there.
-  static func pages(_ count: UInt64) -> Range<PageNumber> { first..<first + count }
+  private static func pages(_ cell: Cell) -> Range<PageNumber> {
+    page(cell)..<page(cell) + (cell.size == .fullBatch ? 6 : cell.size.isOfSharedLeaves ? 1 : 2)
+  }
 
   static func make(
     _ cell: Cell, costs: CostModel, seed: UInt64, sharers: Int = 2, flushesAtOnce: Bool = false
@@ -60,7 +73,8 @@ struct CellScene {
     case let kind where OperationKind.ofRanges.contains(kind): return .range(kind, space, area)
     case let kind where OperationKind.ofRights.contains(kind): return .protect(kind, space, area, .read)
     case let kind where OperationKind.ofSpaces.contains(kind): return .space(kind, space)
-    case let kind where OperationKind.ofMoves.contains(kind): return .move(kind, space, area, to: Self.destination)
+    case let kind where OperationKind.ofMoves.contains(kind):
+      return .move(kind, space, area, to: Self.destination(cell))
     case .kernelUnmap: return .kernel(.kernelUnmap, Self.kernelArea)
     default: return nil
     }
@@ -81,11 +95,13 @@ struct CellScene {
         map(space, PageRange(first: area.first, count: 8))
         mapFile(space, PageRange(first: area.first + 8, count: 8))
         store(space, area.first + 8, 7)
+      case (_, .hugePage): map(space, area, pageSizeLog2: 21)
+      case (_, .sharedLeaves), (_, .partOfSharedLeaves): shareLeaves(space, other, CellScene.page(cell))
       default: map(space, area)
       }
       map(space, PageRange(first: CellScene.bystander, count: 1))
       if cell.size == .sharedTable { map(space, PageRange(first: area.end, count: 1)) }
-      let pages = CellScene.pages(cell.size == .fullBatch ? 6 : 2)
+      let pages = CellScene.pages(cell)
       for page in pages { store(space, page, 7) }
       store(space, CellScene.bystander, 1)
       switch cell.kind {
@@ -98,7 +114,7 @@ struct CellScene {
         for page in pages { store(other, page, 7) }
         for each in [space, other] { apply(.start(.range(.ksmWriteProtect, each, area))) }
       case .splitPages: apply(.start(.range(.collapse, space, area)))
-      case .uffdioMove: map(space, PageRange(first: CellScene.destination, count: 16))
+      case .uffdioMove: map(space, PageRange(first: CellScene.destination(cell), count: 16))
       case .kernelUnmap:
         apply(.start(.kernel(.kernelMap, CellScene.kernelArea)))
         if cell.size == .sharedTable {
@@ -107,7 +123,8 @@ struct CellScene {
       default: break
       }
       let devices = (0..<sharers).map { index in
-        guard case .device(let device, _) = apply(.registerDevice(DeviceProfile(rid: UInt16(8 + index), retryLimit: 1))) else {
+        guard case .device(let device, _) = apply(.registerDevice(DeviceProfile(rid: UInt16(8 + index), retryLimit: 1)))
+        else {
           preconditionFailure("a registration answers with the device")
         }
         apply(.attach(device, CellScene.pasid, .addressSpace(space, cell.strategy)))
@@ -116,8 +133,20 @@ struct CellScene {
       return CellScene(space: space, other: other, devices: devices)
     }
 
-    private mutating func map(_ space: AddressSpaceID, _ range: PageRange) {
-      apply(.start(.mmap(space, range, .readWrite, pageSizeLog2: 12)))
+    private mutating func map(_ space: AddressSpaceID, _ range: PageRange, pageSizeLog2: UInt8 = Page.sizeLog2) {
+      apply(.start(.mmap(space, range, .readWrite, pageSizeLog2: pageSizeLog2)))
+    }
+
+    /// The other process has the page first, and the fault of this one takes its table.
+    private mutating func shareLeaves(_ space: AddressSpaceID, _ other: AddressSpaceID, _ page: PageNumber) {
+      let area = CellScene.sharedArea
+      guard case .file(let file) = apply(.createFile(pageCount: area.count, pageSizeLog2: 21)) else {
+        preconditionFailure("a creation answers with the file")
+      }
+      for each in [other, space] {
+        apply(.start(.mmapFile(each, area, .readWrite, FileMapping(file, isShared: true))))
+        store(each, page, 7)
+      }
     }
 
     private mutating func mapFile(_ space: AddressSpaceID, _ range: PageRange) {

@@ -26,6 +26,9 @@ public struct CellTrial {
   private var responses: [PageResponse] = []
   private var groupAnswered = false
   private var freshCPU: UInt8 = 2
+  private var hasLetGo = false
+  /// Its first letters come before its id is known.
+  private var isStarting = false
 
   /// A translation in the device's ATC.
   private struct HeldGrant {
@@ -64,7 +67,9 @@ public struct CellTrial {
   private mutating func run() {
     act()
     if let request = scene.request(cell) {
+      isStarting = true
       guard case .operation(let id)? = apply(.start(request)) else { return }
+      isStarting = false
       tried = id
     } else {
       // The second device asks for the right to write: a COW break by the fault handler.
@@ -99,10 +104,20 @@ public struct CellTrial {
     complete()
     ask()
     useCPU()
+    letGo()
     useGrants()
     struggle()
     // The flush of a queue is over before the next step, too.
     if flushesAtOnce { complete() }
+  }
+
+  /// The other process unmaps what it shares, as soon as the operation has left the table: it is the last who uses it.
+  private mutating func letGo() {
+    guard cell.size.isOfSharedLeaves, !hasLetGo, letters.contains(.entries) else { return }
+    hasLetGo = true
+    apply(.start(.munmap(scene.other, CellScene.sharedArea)))
+    settle()
+    ask()
   }
 
   /// Reads, and writes where it may, through everything in the ATC.
@@ -153,18 +168,20 @@ public struct CellTrial {
       }
     }
     // A page that nobody has touched is in no IOTLB: its way through the tables is walked each time.
+    let last = cell.size.isOfSharedLeaves ? CellScene.sharedArea.end - 1 : area.end - 1
     apply(
       .translate(
         scene.devices[0],
-        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: area.end - 1, noWrite: true)))
+        TranslationRequest(tag: 4, pasid: CellScene.pasid, page: last, noWrite: true)))
   }
 
   /// A CPU loads from the first and the last of the pages, and then one whose TLB is empty; where one faults, it waits
   /// for the locks.
   private mutating func useCPU() {
     guard usesCPU else { return }
+    let first = CellScene.page(cell)
     for cpu in [0, freshCPU] {
-      for page in cell.size == .fullBatch ? [CellScene.first, CellScene.first + 5] : [CellScene.first] {
+      for page in cell.size == .fullBatch ? [first, first + 5] : [first] {
         apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: cpu, kind: .load, address: page << 12))))
         settle()
       }
@@ -178,6 +195,12 @@ public struct CellTrial {
   private mutating func struggle() {
     struggle(for: CellScene.bystander, .read)
     if cell.size == .upgrade && isDone { struggle(for: CellScene.area(cell).first, .readWrite) }
+    if cell.size.isOfSharedLeaves && isDone {
+      // A CPU that has not used it before brings back what was left with its table, with the rights that it has now.
+      apply(.start(.cpuAccess(scene.space, CPUAccess(cpu: 1, kind: .load, address: CellScene.page(cell) << 12))))
+      settle()
+      useGrants()
+    }
   }
 
   private mutating func struggle(for page: PageNumber, _ rights: Rights) {
@@ -239,7 +262,7 @@ public struct CellTrial {
         if device == scene.devices[1] { groupAnswered = response.code == .success }
       case .invalidation(let device, let invalidation):
         owed.append((device, invalidation))
-      case .step(let step): if step.operation == tried { letters.append(step.letter) }
+      case .step(let step): if isStarting || step.operation == tried { letters.append(step.letter) }
       case .operation(let outcome):
         if outcome.operation == tried { self.outcome = outcome }
       case .verdict(let index):

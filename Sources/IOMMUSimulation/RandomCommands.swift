@@ -150,6 +150,7 @@ public struct RandomCommands {
   mutating func page() -> PageNumber {
     if chance(2) { return generator.next() }
     // Both ends of a huge page matter, and its middle little.
+    if usesHugePages && chance(25) { return Self.sharedBlock.first + 512 * generator.next(below: 3) }
     if usesHugePages && chance(80) { return hugePage() + (chance(50) ? generator.next(below: 8) : 511) }
     let base: PageNumber = chance(85) ? 0x200 : chance(50) ? 0x3_fff0 : PageRange.all.end - 24
     return base + generator.next(below: 24)
@@ -167,11 +168,20 @@ public struct RandomCommands {
       first: PageRange.kernel.first + 0x1f0 + generator.next(below: 24), count: generator.next(below: 17))
   }
 
+  /// 1 GiB, where address spaces may share a table of huge pages.
+  private static let sharedBlock = PageRange(first: 1 << 18, count: 1 << 18)
+
   /// The first page of one of two neighbouring blocks.
   private mutating func hugePage() -> PageNumber { 512 * (1 + generator.next(below: 2)) }
 
   mutating func range() -> PageRange {
     if chance(2) { return PageRange(first: generator.next(), count: generator.next()) }
+    if usesHugePages && chance(25) {
+      // The whole of what a page table of huge pages maps, or a part of it.
+      if chance(60) { return Self.sharedBlock }
+      return PageRange(
+        first: Self.sharedBlock.first + 512 * generator.next(below: 2), count: 512 * (1 + generator.next(below: 2)))
+    }
     if usesHugePages && chance(80) {
       return PageRange(first: hugePage(), count: chance(10) ? 500 : 512 * (1 + generator.next(below: 2)))
     }
@@ -208,6 +218,9 @@ public struct RandomCommands {
           ? .addressSpace(pick(spaces), strategies[Int(generator.next(below: UInt64(strategies.count)))].strategy)
           : .domain(pick(domains)))
     case 30 where chance(40):
+      if usesHugePages && chance(50) {
+        return .createFile(pageCount: chance(90) ? 1 << 18 : generator.next(below: 2048), pageSizeLog2: 21)
+      }
       return chance(70)
         ? .createFile(pageCount: generator.next(below: chance(95) ? 32 : 4096)) : .deleteFile(pick(files))
     case 30: return .createDomain(DomainKind(rawValue: UInt8(generator.next(below: 3)))!)
@@ -280,6 +293,11 @@ public struct RandomCommands {
     case 51..<53: return .range(.migratePages, space, range())
     case 53..<55: return .move(.uffdioMove, space, range(), to: page())
     case 62..<66:
+      if usesHugePages && chance(70) {
+        return .mmapFile(
+          space, range(), chance(85) ? .readWrite : rights(),
+          FileMapping(pick(files), firstPage: chance(90) ? 0 : 512, isShared: chance(85)))
+      }
       return .mmapFile(
         space, range(), rights(),
         FileMapping(pick(files), firstPage: generator.next(below: chance(95) ? 12 : 80), isShared: chance(60)))

@@ -33,20 +33,22 @@ import Testing
 
   struct Row: CustomTestStringConvertible {
     var kind: OperationKind
+    var size: Cell.Size
     var column: KernelColumn
     var letters: String
     /// What is held at the first P: the mmap lock for write or read, or none; and whether the page-table lock stays
     /// beyond the turn.
     var mmapLock: Character
     var tableLock: Bool
-    var testDescription: String { "\(kind.name), \(column.name)" }
+    var testDescription: String { "\(kind.name), \(size.name), \(column.name)" }
 
     init(
-      _ kind: OperationKind, _ column: KernelColumn, _ letters: String, _ mmapLock: Character, _ tableLock: Bool = false
+      _ kind: OperationKind, _ column: KernelColumn, _ letters: String, _ mmapLock: Character,
+      _ tableLock: Bool = false,
+      _ size: Cell.Size = .small
     ) {
-      (self.kind, self.column, self.letters, self.mmapLock, self.tableLock) = (
-        kind, column, letters, mmapLock, tableLock
-      )
+      (self.kind, self.size, self.column, self.letters) = (kind, size, column, letters)
+      (self.mmapLock, self.tableLock) = (mmapLock, tableLock)
     }
   }
 
@@ -101,14 +103,36 @@ import Testing
     // The bug of 2025, and its fix: a worker flushes before T.
     Row(.kernelUnmap, .linux2014, "PCFuCT", "W"),
     Row(.kernelUnmap, .now, "PCFuC.IT", "W"),
+    // hugetlb: a zap as any other, COW without change_pte, C and I of a changed right under the lock.
+    Row(.munmap, .linux2014, "SPEIC.IF", "W", false, .hugePage),
+    Row(.munmap, .now, "SPEIC.IF", "R", false, .hugePage),
+    Row(.dontNeed, .linux2014, "SPEIC.IF", "R", false, .hugePage),
+    Row(.dontNeed, .now, "SPEIC.IF", "R", false, .hugePage),
+    Row(.mprotect, .linux2014, "SPC.IEI", "W", true, .hugePage),
+    Row(.mprotect, .now, "SPC.IEI", "W", true, .hugePage),
+    Row(.cpuAccess, .linux2014, "SPC.IPEIF", "R", true, .hugePage),
+    Row(.cpuAccess, .now, "SPC.IPEIF", "R", true, .hugePage),
+    // A table that another process shares is left: by a zap without C and I until 2021, now with both under the lock.
+    Row(.munmap, .linux2014, "SPEI", "W", false, .sharedLeaves),
+    Row(.munmap, .now, "SPC.IEI", "R", true, .sharedLeaves),
+    Row(.dontNeed, .linux2014, "SPEI", "R", false, .sharedLeaves),
+    Row(.dontNeed, .now, "SPC.IEI", "R", true, .sharedLeaves),
+    Row(.mprotect, .linux2014, "SPC.IEI", "W", true, .sharedLeaves),
+    Row(.mprotect, .now, "SPC.IEI", "W", true, .sharedLeaves),
+    Row(.mremap, .linux2014, "SPC.IEISEI", "W", true, .sharedLeaves),
+    Row(.mremap, .now, "SPC.IEISEI", "W", true, .sharedLeaves),
+    Row(.exit, .linux2014, "RIPuCT", "W", false, .sharedLeaves),
+    Row(.exit, .now, "RIPuCT", "W", false, .sharedLeaves),
   ]
 
   static let kernelArea = PageRange(first: PageRange.kernel.first + 0x100, count: 16)
 
   @Test func `the rows are those of the operation table, in both columns`() {
     for column in KernelColumn.allCases {
-      for (kind, _) in Cell.rows where Cell(kind, .small, column, .none).exists && kind != .pageRequestGroup {
-        #expect(Self.rows.contains { $0.kind == kind && $0.column == column }, "\(kind.name), \(column.name)")
+      for (kind, size) in Cell.rows where Cell(kind, size, column, .none).exists && kind != .pageRequestGroup {
+        guard [.small, .hugePage, .sharedLeaves].contains(size) else { continue }
+        let isThere = Self.rows.contains { $0.kind == kind && $0.size == size && $0.column == column }
+        #expect(isThere, "\(kind.name), \(size.name), \(column.name)")
       }
     }
   }
@@ -121,9 +145,25 @@ import Testing
     }
     var area = PageRange(first: 0x100, count: 16)
     if [.collapse, .splitPages, .retractTables].contains(row.kind) { area = PageRange(first: 0x200, count: 512) }
-    if area.first != 0x100 { try bench.map(space, area.first, area.count) }
-    try bench.store(space, area.first, 3)
     let other = try bench.addressSpace()
+    switch row.size {
+    case .hugePage:
+      area = PageRange(first: 0x200, count: 512)
+      try bench.start(.mmap(space, area, .readWrite, pageSizeLog2: 21))
+    case .sharedLeaves:
+      area = SharedTableTests.block
+      guard case .file(let file) = try bench.apply(.createFile(pageCount: area.count, pageSizeLog2: 21)) else {
+        throw Surprise()
+      }
+      for each in [other, space] {
+        try bench.start(.mmapFile(each, area, .readWrite, FileMapping(file, isShared: true)))
+        bench.settle()
+        try bench.store(each, area.first, 3)
+      }
+    default: if area.first != 0x100 { try bench.map(space, area.first, area.count) }
+    }
+    bench.settle()
+    try bench.store(space, area.first, 3)
     switch row.kind {
     case .cpuAccess: try bench.start(.fork(space))
     case .ksmReplacePage:
@@ -148,14 +188,14 @@ import Testing
 
     let request: OperationRequest =
       switch row.kind {
-      case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: 0x100 << 12, value: 9))
+      case .cpuAccess: .cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: area.first << 12, value: 9))
       case .ksmReplacePage: .ksmReplacePage(space, area, keeper: other, keeperFirst: 0x100)
       case let kind where OperationKind.ofRanges.contains(kind): .range(kind, space, area)
       case let kind where OperationKind.ofRights.contains(kind): .protect(kind, space, area, .read)
       case let kind where OperationKind.ofSpaces.contains(kind): .space(kind, space)
       // Clear of the old tables, so that mremap frees one.
       case let kind where OperationKind.ofMoves.contains(kind):
-        .move(kind, space, area, to: kind == .mremap ? 0x2010 : 0x2000)
+        .move(kind, space, area, to: row.size == .sharedLeaves ? 4 << 18 : kind == .mremap ? 0x2010 : 0x2000)
       case .kernelUnmap: .kernel(.kernelUnmap, Self.kernelArea)
       default: throw Surprise()
       }

@@ -168,6 +168,40 @@ import Testing
     }
   }
 
+  @Test(
+    "a child shares a page table of hugetlbfs, a DONTNEED leaves it, and both see what either writes",
+    arguments: [LabKernel.kernel2014, .now])
+  func sharedTables(kernel: LabKernel) async throws {
+    try await Lab.run { lab in
+      let bench = try bench(lab, kernel)
+      let created: LabCreateFileResponse = try bench.client.call(
+        .createFile,
+        LabCreateFileRequest.with {
+          $0.machine = bench.machine
+          $0.byteCount = "0x40000000"
+          $0.pageSize = "0x200000"
+        })
+      let place = "\"address\":\"0x40000000\",\"byteCount\":\"0x40000000\""
+      let mapping = ",\"read\":true,\"write\":true,\"file\":\"\(created.file)\",\"shared\":true"
+      #expect(try operation(bench, .mmap, place + mapping).status == .success)
+      try store(bench, 0x4000_1000, 8)
+      let child = try operation(bench, .fork, "").addressSpace
+      func load(_ address: UInt64) throws -> String {
+        let body =
+          "{\"machine\":\"\(bench.machine)\",\"addressSpace\":\"\(child)\",\"address\":\"\(Hex.string(address))\"}"
+        let response: LabLoadResponse = try bench.client.call(.load, LabLoadRequest(jsonString: body))
+        return response.operation.value
+      }
+      #expect(try load(0x4000_1000) == "0x8")
+      #expect(try operation(bench, .madviseDontNeed, place).status == .success)
+      try store(bench, 0x4020_0000, 9)
+      #expect(try load(0x4020_0000) == "0x9")
+      #expect(try bench.load(0x4000_1000) == "0x8")
+      #expect(try operation(bench, .munmap, place).status == .success)
+      #expect(try load(0x4000_1000) == "0x8")
+    }
+  }
+
   @Test("what is wrong with a file or its mapping is named, and nothing has changed")
   func fileRefusals() async throws {
     try await Lab.run { lab in
@@ -184,6 +218,8 @@ import Testing
       let cases: [(LabMethod, String, String, [String])] = [
         (.createFile, "\"byteCount\":\"0x0\"", "EMPTY_RANGE", ["byteCount"]),
         (.createFile, "\"byteCount\":\"0x1001\"", "MISALIGNED", ["byteCount"]),
+        (.createFile, "\"byteCount\":\"0x1000\",\"pageSize\":\"0x200000\"", "MISALIGNED", ["byteCount"]),
+        (.createFile, "\"byteCount\":\"0x40000000\",\"pageSize\":\"0x40000000\"", "BAD_VALUE", ["pageSize"]),
         (.createFile, "\"byteCount\":\"0x7fffffffffff000\"", "LIMIT_REACHED", ["byteCount"]),
         (.createFile, "", "MISSING_FIELD", ["byteCount"]),
         (.deleteFile, "\"file\":\"f-00090009\"", "UNKNOWN_FILE", ["file"]),

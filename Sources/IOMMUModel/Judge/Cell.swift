@@ -14,6 +14,12 @@ public struct Cell: Sendable {
     case dirtyFile
     /// A page of one user that is write-protected, on hardware that caches rights.
     case upgrade
+    /// A huge page of hugetlb.
+    case hugePage
+    /// 1 GiB of a hugetlbfs file, whose page table another process shares; it unmaps its part as soon as it can.
+    case sharedLeaves
+    /// A part of it that does not have the page.
+    case partOfSharedLeaves
 
     public var name: String {
       switch self {
@@ -22,8 +28,14 @@ public struct Cell: Sendable {
       case .sharedTable: "shared table"
       case .dirtyFile: "dirty file pages"
       case .upgrade: "upgrade of cached rights"
+      case .hugePage: "huge page"
+      case .sharedLeaves: "shared PMD table"
+      case .partOfSharedLeaves: "part of a shared PMD table"
       }
     }
+
+    /// Whether the page's table is one that address spaces share.
+    public var isOfSharedLeaves: Bool { self == .sharedLeaves || self == .partOfSharedLeaves }
   }
   public var kind: OperationKind
   public var size: Size
@@ -48,18 +60,21 @@ public struct Cell: Sendable {
   /// Whether the column's kernels have the operation.
   public var exists: Bool { !steps.isEmpty }
 
-  /// The sizes of an operation that make a difference.
-  public static func sizes(_ kind: OperationKind) -> [Size] { rows.filter { $0.kind == kind }.map(\.size) }
-
-  /// The rows of the table: operations that change what a sharing device may reach (a mirror's fault does it as a CPU's), large ones also with a full batch.
+  /// The rows of the table: operations that change what a sharing device may reach (a mirror's fault does it as a CPU's),
+  /// each in the sizes that make a difference.
   public static let rows: [(kind: OperationKind, size: Size)] =
     OperationKind.allCases.filter { ![.mmap, .unmap, .detach, .flushQueue, .kernelMap, .rangeFault].contains($0) }
-    .flatMap { kind in
-      [(kind, Size.small)] + (gathers.contains(kind) ? [(kind, .fullBatch)] : [])
-        + (unlinks.contains(kind) ? [(kind, .sharedTable)] : [])
-        + (kind == .munmap ? [(kind, .dirtyFile)] : [])
-        + (kind == .pageRequestGroup ? [(kind, .upgrade)] : [])
-    }
-  private static let unlinks: [OperationKind] = [.munmap, .mremap, .kernelUnmap]
-  private static let gathers: [OperationKind] = [.munmap, .dontNeed, .exit, .oomReap]
+    .flatMap { kind in sizes(kind).map { (kind, $0) } }
+
+  public static func sizes(_ kind: OperationKind) -> [Size] {
+    var sizes: [Size] = [.small]
+    if [.munmap, .dontNeed, .exit, .oomReap].contains(kind) { sizes.append(.fullBatch) }
+    if [.munmap, .mremap, .kernelUnmap].contains(kind) { sizes.append(.sharedTable) }
+    if kind == .munmap { sizes.append(.dirtyFile) }
+    if kind == .pageRequestGroup { sizes.append(.upgrade) }
+    if [.munmap, .dontNeed, .mprotect, .cpuAccess, .pageRequestGroup].contains(kind) { sizes.append(.hugePage) }
+    if [.munmap, .dontNeed, .mprotect, .mremap, .exit].contains(kind) { sizes.append(.sharedLeaves) }
+    if [.munmap, .dontNeed, .mprotect, .mremap].contains(kind) { sizes.append(.partOfSharedLeaves) }
+    return sizes
+  }
 }

@@ -26,6 +26,8 @@ struct OrderForm {
   let loopEnd: Step?
   /// What the letter I stands for.
   let flush: Step
+  /// The OOM reaper passes over hugetlb memory, and an exit has left what others share.
+  let leavesSharedTables: Bool
   /// The operation's own order.
   let letters: [String]
   let batch: [String]
@@ -76,6 +78,7 @@ struct OrderForm {
     loopEnd = loop.flatMap { body.contains($0.end) ? $0.end : nil }
     lock = body.first { [.lockTable, .lockTables, .lockBlock].contains($0) }
     gathers = body.contains(.zap)
+    leavesSharedTables = [.munmap, .dontNeed, .mprotect].contains(kind)
     flush = body.contains(.flushSiteWhole) ? .flushSiteWhole : .flushSite
 
     var changes: [Change] = []
@@ -84,7 +87,12 @@ struct OrderForm {
     var freesBehind: String?
     var lastLocked: String?
     var inBatch = false
+    var isUnsharing = false
     for step in body {
+      // What is done with page tables that others share belongs to P.
+      if [.unshare, .protectHuge, .protectHugeNarrow].contains(step) { isUnsharing = true }
+      if step == .unshareAgain { isUnsharing = false }
+      if isUnsharing { continue }
       if let letter = Self.changing.first(where: { $0.step == step })?.letter {
         changes.append(Change(letter: letter, step: step))
         letters.append(letter)
@@ -215,11 +223,13 @@ struct OrderForm {
     default:
       if let hook = Self.hooks.first(where: { $0.letter == letter }) { return [hook.step] }
       let change = changes.first { $0.letter == letter }!
-      let lock = letter == changes[0].letter ? lock : nil
+      var before: [Step] = letter == changes[0].letter && lock != nil ? [lock!] : []
+      // Page tables that others share are left first, and C and I of the order are for them too.
+      if letter == "P" && leavesSharedTables { before.append(.unshareGathered) }
       let behind: [Step] =
         change.step == .zap
         ? batch.dropLast().flatMap { steps($0, batch: []) } + [.unlockTable, .free, .again] : []
-      return (lock.map { [$0] } ?? []) + [change.step] + behind
+      return before + [change.step] + behind
     }
   }
 }

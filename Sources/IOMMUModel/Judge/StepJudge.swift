@@ -36,6 +36,10 @@ public struct StepJudge {
   private var isUnlinked = false
   private var isTableFreed = false
   private var tableCached = true
+  /// The page's table is others' alone, who free it as soon as its lock allows; and how far what is gathered reaches.
+  private var isUnshared = false
+  private var isTableLocked = false
+  private var gatherReaches = true
   // Windows.
   private var inEmptyTable = false
   private var isCut = false
@@ -52,7 +56,7 @@ public struct StepJudge {
     held = granted
     heldByCPU = cell.kind != .exit && !isKernel
     switch cell.size {
-    case .small, .sharedTable, .upgrade: follow(pass: 1)
+    case .small, .sharedTable, .upgrade, .hugePage, .sharedLeaves, .partOfSharedLeaves: follow(pass: 1)
     case .dirtyFile: follow(pass: 1, of: 2)
     case .fullBatch:
       // One page that is zapped with the full batch, and one of those after it.
@@ -79,10 +83,14 @@ public struct StepJudge {
       case .zap:
         zaps += 1
         // mremap has moved everything away before.
-        if zaps == pass && cell.kind != .mremap { clear("P: clears the entry of the page") }
-        if zaps == last {
-          if cell.size == .small || cell.size == .sharedTable || zaps > 1 { index = list.firstIndex(of: .again)! }
+        if zaps == pass && cell.kind != .mremap && !cell.size.isOfSharedLeaves {
+          clear("P: clears the entry of the page")
         }
+        if zaps == last { index = list.firstIndex(of: .again)! }
+      case .unshare where !cell.size.isOfSharedLeaves,
+        .protectHuge where !cell.size.isOfSharedLeaves && cell.size != .hugePage,
+        .protectHugeNarrow where !cell.size.isOfSharedLeaves && cell.size != .hugePage:
+        index = list.firstIndex(of: .unshareAgain)!
       // Only a split finds a huge page.
       case .nextEdge where cell.kind != .splitPages: index = list.firstIndex(of: .nextEdgeAgain)!
       case .again: index = list.firstIndex(of: .zap)! - 1
@@ -94,6 +102,10 @@ public struct StepJudge {
       default:
         holdsBack = list.gathers(before: index)
         perform(step)
+      }
+      if isUnshared && !isTableLocked && tableCached && !isCut {
+        book(
+          .staleWalk, "walks through the table that it has cached, and that the last who used it has freed", by: .iommu)
       }
       refill()
       index += 1
@@ -128,13 +140,18 @@ public struct StepJudge {
       // The rights stay; only what the table remembers of the page's use goes.
       isGathered = true
       note("P: clears Dirty and Accessed")
+    case .protect where cell.size.isOfSharedLeaves: break
+    case .protect where cell.size == .hugePage && cell.steps.contains(.unshareAgain): break
+    case .unshare, .unshareGathered, .unshareSilently, .protectHuge, .protectHugeNarrow: changeHuge(step)
+    case .unlockTable: isTableLocked = false
+    case .unshareAgain: isGathered = false
     case .protect, .copyEntries:
       granted = cell.kind == .numaHint ? [] : .read
       isReduced = true
       isGathered = true
       note("P: takes the write right away")
     case .clearEntry, .clearPage: clear("P: clears the entry of the page")
-    case .moveEntries, .moveEntriesLocked: clear("P: moves the entry of the page")
+    case .moveEntries, .moveEntriesLocked: if !cell.size.isOfSharedLeaves { clear("P: moves the entry of the page") }
     case .remap where cell.kind == .migrateToDevice: note("P: sets an entry that says where the page is")
     case .setNew, .setShared, .remap: replace()
     case .invalidateHuge:
@@ -167,7 +184,8 @@ public struct StepJudge {
     case .beginGather: isGathered = false
     case .gatherRange: isGathered = true
     case .unlinkTables:
-      if cell.size == .sharedTable { break }
+      // Of an exit, nothing stays.
+      if cell.size != .small && cell.size != .fullBatch && cell.size != .dirtyFile && cell.kind != .exit { break }
       isUnlinked = true
       isGathered = true
       isTableQueued = false
@@ -179,7 +197,8 @@ public struct StepJudge {
       }
     case .flushSite, .flushSiteWhole: if isGathered { site(.flushSite, "the flush site") }
     case .invalidatePage: if isGathered { site(.invalidatePage, "invalidate_page") }
-    case .changePTE: if isGathered { site(.changePTE, "change_pte") }
+    // hugetlb has no such hook.
+    case .changePTE: if isGathered && cell.size != .hugePage { site(.changePTE, "change_pte") }
     case .young: break
     case .free: free()
     case .upgrade: if withholdsWrite { site(.upgrade, "the hook for an upgrade") }
@@ -203,6 +222,25 @@ public struct StepJudge {
     isDropped = true
     isGathered = true
     note(what)
+  }
+
+  /// P of hugetlb: a table that others share is left, and what nobody shares loses the right.
+  private mutating func changeHuge(_ step: Step) {
+    isTableLocked = [.unshare, .protectHuge, .protectHugeNarrow].contains(step)
+    guard cell.size.isOfSharedLeaves else {
+      guard isTableLocked else { return }
+      granted = .read
+      isReduced = true
+      isGathered = true
+      return note("P: takes the write right away")
+    }
+    let gathered = isGathered
+    clear("P: clears the entry that leads to the page's table, which another process shares")
+    isUnshared = true
+    isGathered = step == .unshareSilently ? gathered : true
+    gatherReaches = step != .protectHugeNarrow || cell.size == .sharedLeaves
+    // A fault brings it back with the new rights.
+    isReduced = cell.kind == .mprotect && cell.size == .sharedLeaves
   }
 
   private mutating func replace() {
@@ -229,7 +267,8 @@ public struct StepJudge {
     }
     // A COW break only puts its reference back: the child still holds the frame.
     let freesFrame =
-      isDropped && !isFreed && ![.cpuAccess, .pageRequestGroup, .mremap, .retractTables].contains(cell.kind)
+      isDropped && !isFreed && !isUnshared
+      && ![.cpuAccess, .pageRequestGroup, .mremap, .retractTables].contains(cell.kind)
     if freesFrame && isQueued && cell.strategy.deferral == .held {
       isFreed = true
       keepsFrame = true
@@ -271,14 +310,19 @@ public struct StepJudge {
     case .none: break
     }
     isTableQueued = isQueued
-    if isQueued { note("\(name): I waits in the flush queue") } else { flush("\(name): I") }
+    if isQueued { return note("\(name): I waits in the flush queue") }
+    // S…E of 2014 is as wide as the range, whatever else goes with a table.
+    let isOutside = cell.size == .partOfSharedLeaves && cell.column == .linux2014
+    flush("\(name): I", reaches: site == .flushSite ? gatherReaches : !isOutside)
   }
 
-  private mutating func flush(_ what: String) {
+  /// - Parameter reaches: whether the page is in the range of what runs I.
+  private mutating func flush(_ what: String, reaches: Bool = true) {
     note(what, to: .iommu)
     tableCached = false
     withholdsWrite = false
-    if cell.strategy.flushesATC {
+    let range = PageRange(first: 0, count: Machine.hugePageCount)
+    if cell.strategy.flushesATC && (reaches || cell.strategy.reach.takes(range) == .all) {
       if !held.isEmpty { note("an invalidation, and its completion", from: .iommu, to: .device) }
       held = []
     }
@@ -288,7 +332,7 @@ public struct StepJudge {
   private mutating func refill() {
     if !granted.isEmpty && !isReplaced && cell.kind != .exit { heldByCPU = true }
     guard !inEmptyTable, !isCut else { return }
-    if !isUnlinked && !isTableFreed { tableCached = true }
+    if !isUnlinked && !isTableFreed && !isUnshared { tableCached = true }
     let more = granted.subtracting(held)
     guard !isReplaced, !more.isEmpty else { return }
     held.formUnion(granted)

@@ -76,9 +76,13 @@ extension Command {
       encoder.put(device.rawValue)
       encoder.put(pasid)
       encoder.put(domain.rawValue)
-    case .createFile(let pageCount):
+    case .createFile(let pageCount, Page.sizeLog2):
       encoder.put(20)
       encoder.put(pageCount)
+    case .createFile(let pageCount, let pageSizeLog2):
+      encoder.put(29)
+      encoder.put(pageCount)
+      encoder.put(pageSizeLog2)
     case .deleteFile(let file):
       encoder.put(21)
       encoder.put(file.rawValue)
@@ -128,6 +132,9 @@ extension Command {
       let page = try decoder.number()
       self = .giveUp(device, pasid, page, try decoder.rights())
     case 20: self = .createFile(pageCount: try decoder.number())
+    case 29:
+      let pageCount = try decoder.number()
+      self = .createFile(pageCount: pageCount, pageSizeLog2: try decoder.number(UInt8.self))
     case 21: self = .deleteFile(try decoder.file())
     case 6: self = .createAddressSpace
     case 7: self = .start(try OperationRequest(from: &decoder))

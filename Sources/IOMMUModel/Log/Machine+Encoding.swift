@@ -82,6 +82,7 @@ extension Machine {
     for id in files.ids {
       encoder.put(id.rawValue)
       encoder.put(files[id].pageCount)
+      encoder.put(files[id].level)
       for (page, cached) in files[id].sorted {
         encoder.put(page)
         encoder.put(cached.frame)

@@ -10,7 +10,7 @@ public enum Command: Equatable, Sendable {
 
   // Files.
   /// Answers `Reply.file`. The length is in pages.
-  case createFile(pageCount: UInt64)
+  case createFile(pageCount: UInt64, pageSizeLog2: UInt8 = Page.sizeLog2)
   case deleteFile(FileID)
 
   // Domains.

@@ -19,8 +19,8 @@ extension Machine {
       return .operation(try start(request, &effects))
     case .createAddressSpace:
       return .addressSpace(try createAddressSpace())
-    case .createFile(let pageCount):
-      return .file(try createFile(pageCount))
+    case .createFile(let pageCount, let pageSizeLog2):
+      return .file(try createFile(pageCount, pageSizeLog2: pageSizeLog2))
     case .deleteFile(let file):
       try deleteFile(file)
     case .createDomain(let kind):

@@ -92,7 +92,13 @@ extension Machine {
       if level > 0 && entry.isTable {
         check(memory[entry.frame].use == .table, "entry of page \(page) points to table \(entry.frame)")
         held[Int(entry.frame)] += 1
-        countHeld(entry.frame, level - 1, page, target, &held, &slots)
+        if held[Int(entry.frame)] == 1 {
+          countHeld(entry.frame, level - 1, page, target, &held, &slots)
+        } else {
+          // What a shared table maps it holds once; every sharer has the references.
+          var (again, slotsAgain) = (held, slots)
+          countHeld(entry.frame, level - 1, page, target, &again, &slotsAgain)
+        }
       } else if entry.isSwapped {
         slots[Int(entry.slot)] += 1
       } else {

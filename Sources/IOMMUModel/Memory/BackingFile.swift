@@ -11,10 +11,15 @@ struct BackingFile {
     var stored = StoredPage()
   }
   let pageCount: UInt64
+  /// Level of the leaves that map it: 1 in hugetlbfs, whose pages stay in memory until the file goes.
+  let level: UInt8
   /// Pages that were ever used.
   private var pages = PageMap<CachedPage>()
 
-  init(pageCount: UInt64) { self.pageCount = pageCount }
+  init(pageCount: UInt64, level: UInt8) {
+    self.pageCount = pageCount
+    self.level = level
+  }
 
   subscript(page: PageNumber) -> CachedPage {
     get { pages[PageKey(owner: 0, page: page)] ?? CachedPage() }
@@ -35,15 +40,23 @@ extension Machine {
 
   static let fileLimit = 1024
 
-  mutating func createFile(_ pageCount: UInt64) throws(Refusal) -> FileID {
+  /// A file of hugetlbfs may be longer than memory, for nothing is reserved (our choice): a fault that finds no huge page
+  /// is refused.
+  private static let hugeFileLimit: UInt64 = 1 << 22
+
+  mutating func createFile(_ pageCount: UInt64, pageSizeLog2: UInt8) throws(Refusal) -> FileID {
     guard pageCount > 0 else { throw Refusal(.emptyRange, .byteCount) }
-    guard pageCount <= settings.frameCount else {
-      throw Refusal(.limitReached, .byteCount, figure: UInt64(settings.frameCount) << 12)
+    guard [12, 21].contains(pageSizeLog2) else { throw Refusal(.misaligned, .pageSize, figure: 21) }
+    let level = (pageSizeLog2 - Page.sizeLog2) / 9
+    guard pageCount % (1 << (9 * UInt64(level))) == 0 else {
+      throw Refusal(.misaligned, .byteCount, figure: 1 << UInt64(pageSizeLog2))
     }
+    let limit = level > 0 ? Self.hugeFileLimit : UInt64(settings.frameCount)
+    guard pageCount <= limit else { throw Refusal(.limitReached, .byteCount, figure: limit << 12) }
     guard files.count < Self.fileLimit else {
       throw Refusal(.limitReached, .file, figure: UInt64(Self.fileLimit))
     }
-    return files.insert { _ in BackingFile(pageCount: pageCount) }
+    return files.insert { _ in BackingFile(pageCount: pageCount, level: level) }
   }
 
   /// Deletes a file that no area maps; what is still being unmapped keeps its frames.
@@ -70,8 +83,8 @@ extension Machine {
   mutating func cachedFrame(_ file: FileID, _ page: PageNumber) -> FrameNumber? {
     var cached = files[file][page]
     if cached.frame != 0 { return cached.frame }
-    guard let frame = memory.allocate(.data) else { return nil }
-    memory.fill(frame, cached.stored)
+    guard let frame = memory.allocateBlock(log2: 9 * files[file].level) else { return nil }
+    if files[file].level == 0 { memory.fill(frame, cached.stored) }
     memory.setFilePage(frame, FilePage(file: file, page: UInt32(page)))
     cached.frame = frame
     files[file][page] = cached
@@ -83,7 +96,7 @@ extension Machine {
   @discardableResult
   mutating func keepDirty(_ entry: PageTableEntry, _ frame: FrameNumber) -> Bool {
     let of = memory[frame].filePage
-    guard entry.isDirty, of != .none else { return false }
+    guard entry.isDirty, of != .none, files[of.file].level == 0 else { return false }
     files[of.file][PageNumber(of.page)].isDirty = true
     return true
   }

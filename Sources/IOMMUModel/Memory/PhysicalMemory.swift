@@ -101,7 +101,7 @@ public struct PhysicalMemory {
 
   /// Adds a holder to a live frame.
   mutating func retain(_ number: FrameNumber) {
-    precondition(frames[Int(number)].use == .data, "only a data frame is shared")
+    precondition([.data, .table].contains(frames[Int(number)].use), "only data and page tables are shared")
     frames[Int(number)].references += 1
   }
 

@@ -10,11 +10,16 @@ extension Machine {
     case outOfMemory
   }
 
-  /// Moves the cursor over what is absent; nil: nothing more stands before `end`.
+  /// Moves the cursor over what is absent, and over what others share: it is left before anything of it is changed, or
+  /// stays as it is. nil: nothing more stands before `end`.
   mutating func nextEntry(_ operation: inout Operation, before end: PageNumber) -> EntryPosition? {
     let root = root(operation)
     while operation.cursor < end {
       let (position, entry) = locate(root, operation.cursor)
+      if position.level == 1 && memory[position.table].references > 1 {
+        operation.cursor = position.end(of: operation.cursor)
+        continue
+      }
       if entry.bits != 0 || position.level == 0 { return position }
       operation.cursor = position.next(after: operation.cursor)
     }

@@ -53,9 +53,11 @@ extension Machine {
         $0.level = (pageSizeLog2 - Page.sizeLog2) / 9
       }
     case .mmapFile(let space, let range, let rights, let mapping):
+      let level = files[mapping.file].level
       id = insert(.mmap, .addressSpace(space), range) {
         $0.rights = rights.impliedByEntry
         $0.file = mapping
+        $0.level = level
       }
     case .protect(let kind, let space, let range, let rights):
       id = insert(kind, .addressSpace(space), range) { $0.rights = rights.impliedByEntry }
@@ -111,6 +113,10 @@ extension Machine {
       let length = files[mapping.file].pageCount
       guard mapping.firstPage < length, range.count <= length - mapping.firstPage else {
         throw Refusal(.outsideFile, [.fileOffset, .byteCount], figure: length << 12)
+      }
+      let block = UInt64(1) << (9 * UInt64(files[mapping.file].level))
+      guard range.first % block == 0, range.count % block == 0, mapping.firstPage % block == 0 else {
+        throw Refusal(.misaligned, [.address, .byteCount, .fileOffset], figure: block << 12)
       }
       guard !spaces[space].areas.overlaps(range) else { throw Refusal(.overlapsArea, [.address, .byteCount]) }
       try requireRoom(space, 1)

@@ -11,7 +11,7 @@ extension Machine {
     case .insertArea: insertArea(&operation)
     case .detachAreas: detachAreas(&operation)
     case .changeAreas: changeAreas(&operation)
-    case .start: runSite(.start, &operation, &effects)
+    case .start: start(&operation, &effects)
     case .hold: hold(&operation, &effects)
     case .zap: zap(&operation, &effects)
     case .protect: protect(&operation, &effects)
@@ -50,6 +50,12 @@ extension Machine {
     case .markReaped: markReaped(&operation)
     case .moveEntries: moveEntries(&operation, &effects, keepLocks: false)
     case .moveEntriesLocked: moveEntries(&operation, &effects, keepLocks: true)
+    case .unshare: unshareTable(&operation, &effects, .locked)
+    case .unshareGathered: unshareTable(&operation, &effects, .gathered)
+    case .unshareSilently: unshareTable(&operation, &effects, .silent)
+    case .protectHuge: unshareTable(&operation, &effects, .locked, protects: true)
+    case .protectHugeNarrow: unshareTable(&operation, &effects, .lockedNarrow, protects: true)
+    case .unshareAgain: unshareAgain(operation)
     case .moveAgain: back(to: .moveEntries, or: .moveEntriesLocked, operation)
     case .clearYoung: clearYoung(&operation, &effects)
     case .flushSiteWhole: flushWhole(&operation, &effects)
@@ -91,6 +97,17 @@ extension Machine {
     case .answer: answer(&operation, &effects)
     case .done: .finished
     }
+  }
+
+  @inline(__always)
+  private mutating func start(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+    widenWindow(&operation)
+    return runSite(.start, &operation, &effects)
+  }
+
+  @inline(__always)
+  private func unshareAgain(_ operation: Operation) -> StepOutcome {
+    .go(to: lists[operation.kind].firstIndex { [.unshare, .protectHuge, .protectHugeNarrow].contains($0) }!)
   }
 
   /// A loop of the list goes round.

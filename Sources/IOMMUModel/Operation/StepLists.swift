@@ -22,7 +22,19 @@ struct StepLists {
   /// What `tlb_finish_mmu` does.
   private static let finish: [Step] = [.cpuFlush, .flushSite, .free]
   /// unmap_region: E comes before the tables are unlinked; C, I, F and T with tlb_finish_mmu.
-  private static let unmapRegion: [Step] = [.start, .hold, .zap] + batch + [.end, .unlinkTables] + finish
+  private static func unmapRegion(_ column: KernelColumn) -> [Step] {
+    [.start, .hold] + unshare(column) + [.zap] + batch + [.end, .unlinkTables] + finish
+  }
+
+  /// What `__unmap_hugepage_range` does with page tables that others share: until 2021 it forgot C, and so I
+  /// (CVE-2021-4002); now both come before the lock is given back (`huge_pmd_unshare_flush`).
+  private static func unshare(_ column: KernelColumn) -> [Step] {
+    switch column {
+    case .linux2014: [.unshareSilently]
+    case .now: unshareFlushed
+    }
+  }
+  private static let unshareFlushed: [Step] = [.unshare, .cpuFlush, .flushSite, .unlockTable, .unshareAgain]
 
   /// COW break (`wp_page_copy`), I under the page-table lock.
   private static func copyOnWrite(_ column: KernelColumn) -> [Step] {
@@ -43,23 +55,23 @@ struct StepLists {
     case .munmap:
       // do_munmap: areas leave first; since 4.20 the rest runs under the lock for read.
       let begin = [.lockWrite, .checkBlocks] + splitEdges(column) + [.detachAreas]
-      return begin + (column == .now ? [.downgrade] : []) + unmapRegion + [.unlock, .done]
+      return begin + (column == .now ? [.downgrade] : []) + unmapRegion(column) + [.unlock, .done]
     case .dontNeed:
-      return [.lockRead, .checkBlocks] + splitEdges(column) + [.start, .hold, .zap] + batch + [.end] + finish + [
-        .unlock, .done,
+      return [.lockRead, .checkBlocks] + splitEdges(column) + [.start, .hold] + unshare(column) + [.zap] + batch + [
+        .end
       ]
+        + finish + [.unlock, .done]
     case .mprotect:
-      return [.lockWrite, .checkBlocks] + splitEdges(column) + [.changeAreas] + changeProtection(column) + [
-        .unlock, .done,
-      ]
+      return [.lockWrite, .checkBlocks] + splitEdges(column) + [.changeAreas]
+        + changeProtection(column, changeHuge(column)) + [.unlock, .done]
     case .numaHint:
       return [.lockRead] + splitEdges(column) + changeProtection(column) + [.unlock, .done]
     case .clearSoftDirty:
       return [column == .now ? .lockWrite : .lockRead] + changeProtection(column) + [.unlock, .done]
     case .mremap:
       return [.lockWrite, .checkBlocks] + splitEdges(column) + [.insertMovedArea, .start, .hold]
-        + movePageTables(column)
-        + [.detachAreas, .beginGather] + unmapRegion + [.unlock, .done]
+        + unshareFlushed + movePageTables(column) + [.detachAreas, .beginGather] + [.start, .hold, .zap] + batch
+        + [.end, .unlinkTables] + finish + [.unlock, .done]
     case .fork:
       return [
         .lockWrite, .createChild,
@@ -70,7 +82,7 @@ struct StepLists {
     case .exit:
       // The subscriber is gone after `release`: no S, no E, no I.
       return [
-        .lockWrite, .release, .detachAreas,
+        .lockWrite, .release, .detachAreas, .unshareSilently,
         .zap, .cpuFlush, .unlockTable, .free, .again,
         .unlinkTables, .cpuFlush, .free, .destroySpace, .done,
       ]
@@ -150,8 +162,13 @@ struct StepLists {
   }
 
   /// change_protection. No I of its own in 2014: what E* runs must do.
-  private static func changeProtection(_ column: KernelColumn) -> [Step] {
-    [.start, .hold, .protect, .end, .cpuFlush] + (column == .now ? [.flushSite] : [])
+  private static func changeProtection(_ column: KernelColumn, _ huge: [Step] = []) -> [Step] {
+    [.start, .hold] + huge + [.protect, .end, .cpuFlush] + (column == .now ? [.flushSite] : [])
+  }
+
+  /// hugetlb_change_protection: C and I under the lock, in both columns.
+  private static func changeHuge(_ column: KernelColumn) -> [Step] {
+    [column == .now ? .protectHuge : .protectHugeNarrow, .cpuFlush, .flushSite, .unlockTable, .unshareAgain]
   }
 
   /// move_page_tables: one C for all before E (2014), C and I for each table under both locks (now).

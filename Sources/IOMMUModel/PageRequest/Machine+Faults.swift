@@ -100,6 +100,15 @@ extension Machine {
     var (position, entry) = locate(spaces[space].root, page)
     // Above the area's level stands a transparent huge page, or a table is missing.
     if position.level > area.level && entry.bits == 0 {
+      switch shareTable(page, area, operation) {
+      case .alone: break
+      case .linked: (position, entry) = locate(spaces[space].root, page)
+      case .blocked: return .blocked
+      case .outOfMemory: return settleFault(.outOfMemory, &operation, &effects)
+      }
+      if position.level == area.level && entry.bits != 0 { return settleFault(.changed, &operation, &effects) }
+    }
+    if position.level > area.level && entry.bits == 0 {
       guard let table = makeTables(spaces[space].root, page, level: area.level) else {
         if waitsForKeptFrames(space, operation.id) { return .blocked }
         return settleFault(.outOfMemory, &operation, &effects)
@@ -235,19 +244,22 @@ extension Machine {
   ) -> Resolution {
     guard var frame = cachedFrame(file.file, page &+ file.offset) else { return .outOfMemory }
     let isWrite = operation.fault.wanted.contains(.write)
-    var rights = isWrite ? area.rights : area.rights.subtracting(.write)
+    // Nobody writes hugetlbfs back: its shared pages need no first write.
+    let isWhole = isWrite || file.isShared && position.level > 0
+    var rights = isWhole ? area.rights : area.rights.subtracting(.write)
     if isWrite && !file.isShared {
-      guard let own = memory.allocate(.data) else { return .outOfMemory }
-      memory.copy(from: frame, to: own, blockLog2: 0)
+      guard let own = memory.allocateBlock(log2: 9 * position.level) else { return .outOfMemory }
+      memory.copy(from: frame, to: own, blockLog2: 9 * position.level)
       frame = own
       rights = area.rights
     } else {
       memory.retain(frame)
     }
-    memory.store(position.table, position.index, PageTableEntry.leaf(frame, rights, level: 0).bits)
+    memory.store(position.table, position.index, PageTableEntry.leaf(frame, rights, level: position.level).bits)
     spaces[operation.space!].references.hold(
-      page, level: 0,
+      page, level: position.level,
       Reference(frame: frame, generation: memory.generation(frame), rights: rights, held: true, changedTurn: turn))
+    holdForSharers(position, page, operation.space!)
     return .changed
   }
 

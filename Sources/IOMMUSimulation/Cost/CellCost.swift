@@ -76,7 +76,7 @@ public struct CellCost: Sendable {
       for device in scene.devices {
         apply(
           .translate(
-            device, TranslationRequest(tag: 1, pasid: CellScene.pasid, page: CellScene.first, noWrite: false)))
+            device, TranslationRequest(tag: 1, pasid: CellScene.pasid, page: CellScene.page(cell), noWrite: false)))
       }
       effects.removeAll()
     }

@@ -89,10 +89,10 @@ public nonisolated struct LabMmapRequest: Sendable {
   /// Hex byte count of a page: 0x1000, 0x200000 or 0x40000000; absent: 0x1000. Larger ones behave as hugetlb does.
   public var pageSize: String = String()
 
-  /// A file, instead of anonymous memory; its pages have 0x1000 bytes.
+  /// A file, instead of anonymous memory; `page_size` is then the file's own, and absent here.
   public var file: String = String()
 
-  /// Hex, a multiple of 4 KiB: where in the file the area begins. Absent: 0x0.
+  /// Hex, a multiple of the file's pages: where in the file the area begins. Absent: 0x0.
   public var fileOffset: String = String()
 
   /// MAP_SHARED: writes go to the file. Otherwise a page that is written to becomes the address space's own.
@@ -447,8 +447,12 @@ public nonisolated struct LabCreateFileRequest: Sendable {
   /// Its id.
   public var machine: String = String()
 
-  /// Hex length, a multiple of 4 KiB; at most the machine's memory.
+  /// Hex length, a multiple of the page size; at most the machine's memory, and 16 GiB of huge pages.
   public var byteCount: String = String()
+
+  /// Hex byte count of a page: 0x1000 or, a file of hugetlbfs, 0x200000; absent: 0x1000. Address spaces that map the same
+  /// 1 GiB of a file of hugetlbfs as shared memory share its page table (huge_pmd_share).
+  public var pageSize: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1448,7 +1452,7 @@ nonisolated extension LabMremapResponse: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension LabCreateFileRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CreateFileRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}byte_count\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}request_id\0\u{1}machine\0\u{3}byte_count\0\u{3}page_size\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1459,6 +1463,7 @@ nonisolated extension LabCreateFileRequest: SwiftProtobuf.Message, SwiftProtobuf
       case 1: try { try decoder.decodeSingularStringField(value: &self.requestID) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.machine) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.byteCount) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.pageSize) }()
       default: break
       }
     }
@@ -1474,6 +1479,9 @@ nonisolated extension LabCreateFileRequest: SwiftProtobuf.Message, SwiftProtobuf
     if !self.byteCount.isEmpty {
       try visitor.visitSingularStringField(value: self.byteCount, fieldNumber: 3)
     }
+    if !self.pageSize.isEmpty {
+      try visitor.visitSingularStringField(value: self.pageSize, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1481,6 +1489,7 @@ nonisolated extension LabCreateFileRequest: SwiftProtobuf.Message, SwiftProtobuf
     if lhs.requestID != rhs.requestID {return false}
     if lhs.machine != rhs.machine {return false}
     if lhs.byteCount != rhs.byteCount {return false}
+    if lhs.pageSize != rhs.pageSize {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

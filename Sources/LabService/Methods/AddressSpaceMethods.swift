@@ -23,7 +23,7 @@ extension Shard {
     let rights = Rights(read: r.read, write: r.write)
     guard r.file.isEmpty else {
       guard size == Page.byteCount else {
-        throw .service(.badValue, "pages of a file have 0x1000 bytes", fields: ["pageSize"])
+        throw .service(.badValue, "a file has the pages that it was created with", fields: ["pageSize"])
       }
       let offset = try hex(r.fileOffset, "fileOffset") ?? 0
       guard offset & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, .fileOffset, figure: Page.byteCount)) }
@@ -113,7 +113,12 @@ extension Shard {
   ) throws(CallError) -> (any Message)? {
     let length = try required(r.byteCount, "byteCount")
     guard length & 0xfff == 0 else { throw .refusal(Refusal(.misaligned, .byteCount, figure: Page.byteCount)) }
-    guard case .file(let id) = try host.perform(.createFile(pageCount: length >> 12), now) else { return nil }
+    let size = try hex(r.pageSize, "pageSize") ?? Page.byteCount
+    guard size == Page.byteCount || size == Page.byteCount << 9 else {
+      throw .service(.badValue, "a page of a file has 0x1000 or 0x200000 bytes", fields: ["pageSize"])
+    }
+    let command = Command.createFile(pageCount: length >> 12, pageSizeLog2: UInt8(size.trailingZeroBitCount))
+    guard case .file(let id) = try host.perform(command, now) else { return nil }
     return LabCreateFileResponse.with { $0.file = ObjectID.text(.file, UInt128(id.rawValue)) }
   }
 

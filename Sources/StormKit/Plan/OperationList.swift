@@ -25,6 +25,8 @@ public struct MutatorStep: Codable, Equatable, Sendable {
     case file
     /// Memory of its own at the spare place: stores, collapse, loads that are compared, split, loads again.
     case hugePages
+    /// A hugetlbfs file, whose page table a child shares: stores of both, mprotect, DONTNEED, loads that are compared.
+    case hugetlb
     /// Two equal pages of its own at the spare place: write-protected, merged, written to, loads that are compared.
     case ksmMerge
     /// Kernel memory is mapped and unmapped; its page tables go with it.
@@ -70,6 +72,7 @@ public struct OperationMix: Codable, Equatable, Sendable {
   public var reclaims = 0
   public var files = 0
   public var hugePages = 0
+  public var hugetlbs = 0
   public var ksmMerges = 0
   public var kernelMappings = 0
   public var lazyFrees = 0
@@ -93,6 +96,7 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.reclaims = 24
     mix.files = 4
     mix.hugePages = 4
+    mix.hugetlbs = 4
     mix.ksmMerges = 8
     mix.kernelMappings = 8
     mix.lazyFrees = 12
@@ -121,7 +125,7 @@ public struct OperationMix: Codable, Equatable, Sendable {
   private static var more: [WritableKeyPath<OperationMix, Int>] {
     [
       \.protects, \.moves, \.numaHints, \.softDirtyClears, \.youngClears, \.ksmProtects, \.migrations, \.reclaims,
-      \.files, \.hugePages, \.ksmMerges, \.kernelMappings,
+      \.files, \.hugePages, \.hugetlbs, \.ksmMerges, \.kernelMappings,
     ] + ofNow
   }
 
@@ -164,6 +168,7 @@ public struct OperationList: Codable, Equatable, Sendable {
     add(.reclaim, mix.reclaims, mix.smallPages)
     add(.file, mix.files, mix.smallPages)
     add(.hugePages, mix.hugePages, mix.smallPages)
+    add(.hugetlb, mix.hugetlbs, mix.smallPages)
     add(.ksmMerge, mix.ksmMerges, mix.smallPages)
     add(.kernelMemory, mix.kernelMappings, mix.smallPages)
     add(.madviseFree, mix.lazyFrees, mix.smallPages)

@@ -101,6 +101,9 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public static let spareFirstPage: UInt64 = 0x20000
   /// Where a mutator maps kernel memory: a gigabyte of its own in the kernel's half.
   static func kernelFirstPage(ofPASID pasid: UInt32) -> UInt64 { 0xf_ffff_8000_0000 + UInt64(pasid) << 18 }
+  /// Where a mutator maps 1 GiB of hugetlbfs, and the pages that a table of huge pages maps.
+  static let hugetlbFirstPage: UInt64 = 8 << 18
+  static let hugeTablePageCount: UInt64 = 1 << 18
   /// Pages of a huge page of 2 MiB.
   static let hugePageCount: UInt64 = 512
 

@@ -35,10 +35,11 @@ struct MemoryOperations {
   }
 
   /// The new file's id.
-  func createFile(_ pageCount: UInt64) throws(StormFailure) -> String {
+  func createFile(_ pageCount: UInt64, pageSize: UInt64? = nil) throws(StormFailure) -> String {
     var request = LabCreateFileRequest()
     request.machine = machine
     request.byteCount = Hex.string(pageCount << 12)
+    if let pageSize { request.pageSize = Hex.string(pageSize) }
     let response: LabCreateFileResponse = try client.call(.createFile, request)
     return response.file
   }
@@ -101,6 +102,15 @@ struct MemoryOperations {
     request.address = Hex.string(address)
     request.value = Hex.string(value)
     try call(.store, request, LabStoreResponse.self)
+  }
+
+  /// - Returns: whether a huge page was free for it.
+  func storeHuge(_ address: UInt64, _ value: UInt64) throws(StormFailure) -> Bool {
+    var request = of(addressSpace, LabStoreRequest())
+    request.cpu = cpu
+    request.address = Hex.string(address)
+    request.value = Hex.string(value)
+    return try call(.store, request, LabStoreResponse.self, or: [.outOfMemory]).status == .success
   }
 
   func load(_ address: UInt64) throws(StormFailure) -> UInt64 {

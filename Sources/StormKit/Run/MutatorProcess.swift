@@ -126,6 +126,7 @@ final class MutatorLane: @unchecked Sendable {
       }
     case .file: try useFile(step)
     case .hugePages: try useHugePages(step)
+    case .hugetlb: try shareHugeTable()
     case .ksmMerge: try mergePages()
     case .kernelMemory:
       let first = StormPlan.kernelFirstPage(ofPASID: lane.own.pasid)
@@ -199,6 +200,40 @@ final class MutatorLane: @unchecked Sendable {
     try measured { () throws(StormFailure) in try operations.munmap(first, count) }
   }
 
+  /// A child shares a page table of a hugetlbfs file; the parent leaves it and takes it again, and what either has written
+  /// is compared.
+  private func shareHugeTable() throws(StormFailure) {
+    let (first, count) = (StormPlan.hugetlbFirstPage, StormPlan.hugeTablePageCount)
+    var file = ""
+    try measured { () throws(StormFailure) in
+      file = try operations.createFile(count, pageSize: StormPlan.hugePageCount << 12)
+      try operations.mmap(first, count, file: file)
+    }
+    stamp += 1
+    if try operations.storeHuge(first << 12, stamp) {
+      var expected = [first: stamp]
+      var child = ""
+      try measured { () throws(StormFailure) in child = try operations.fork() }
+      let ofChild = MemoryOperations(operations.client, machine: operations.machine, addressSpace: child, cpu: lane.cpu)
+      try verify(expected, ofChild)
+      try measured { () throws(StormFailure) in try operations.mprotect(first, StormPlan.hugePageCount, write: false) }
+      try measured { () throws(StormFailure) in try operations.mprotect(first, StormPlan.hugePageCount, write: true) }
+      try verify(expected)
+      stamp += 1
+      if try ofChild.storeHuge((first + StormPlan.hugePageCount) << 12, stamp) {
+        expected[first + StormPlan.hugePageCount] = stamp
+      }
+      try measured { () throws(StormFailure) in try operations.dontNeed(first, StormPlan.hugePageCount) }
+      try verify(expected)
+      try measured { () throws(StormFailure) in try operations.munmap(first, count) }
+      try verify(expected, ofChild)
+      try measured { () throws(StormFailure) in try operations.exit(child: ofChild.addressSpace) }
+    } else {
+      try measured { () throws(StormFailure) in try operations.munmap(first, count) }
+    }
+    try measured { () throws(StormFailure) in try operations.deleteFile(file) }
+  }
+
   private func mergePages() throws(StormFailure) {
     let first = StormPlan.spareFirstPage
     try measured { () throws(StormFailure) in try operations.mmap(first, 2) }
@@ -213,10 +248,12 @@ final class MutatorLane: @unchecked Sendable {
     try measured { () throws(StormFailure) in try operations.munmap(first, 2) }
   }
 
-  private func verify(_ expected: [UInt64: UInt64]) throws(StormFailure) {
+  private func verify(
+    _ expected: [UInt64: UInt64], _ other: MemoryOperations? = nil
+  ) throws(StormFailure) {
     for (page, value) in expected.sorted(by: { $0.key < $1.key }) {
       result.loadsVerified += 1
-      if try operations.load(page << 12) != value { result.mismatches += 1 }
+      if try (other ?? operations).load(page << 12) != value { result.mismatches += 1 }
     }
   }
 
