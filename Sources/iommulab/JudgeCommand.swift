@@ -11,14 +11,16 @@ struct JudgeCommand: ParsableCommand {
       The verdicts are read off the step list, for a correct device that does its worst; then the cell is tried on a small \
       machine, and the two must agree. Without a file, --operation or --strategy, every cell of the column is judged.
 
-      A file holds an order of your own, for a patch that moves letters:
+      A file holds an order of your own, for a patch that moves letters; --template prints the kernel's to start from:
 
-        operation: dontneed       # \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))
+        operation: dontneed
         column: now               # 2014 or now: the locks and the rest of the list
-        order: [S, P, C, F, I, E] # S, P, C, I, F, E, unlink
+        order: [S, P, C, F, I, E] # what each letter is: see --template
         batch: [C, I, F]          # what a full gather batch runs; this is the default
         strategies: [secondary-tlb]   # all by default; or one of your own:
         strategy: {flush-at: [flush-site, end], empty-table: none, deferral: none, atc: true, release: true}
+
+      Operations that can be put in another order: \(UserOrder.kinds.map(\.identifier).joined(separator: ", ")).
 
       Exit codes: 0 judged, and with a file: every cell is safe; 1 a cell of the file earns a verdict, or a trial found \
       something else than the list allows; 2 usage.
@@ -29,6 +31,7 @@ struct JudgeCommand: ParsableCommand {
   @Option(help: ArgumentHelp("The strategy; see iommulab strategy list.", valueName: "name")) var strategy: String?
   @Option(help: "The kernels: 2014 or now.") var column = KernelColumn.now.name
   @Flag(help: "Print the table of all cells of both columns, as Markdown.") var table = false
+  @Flag(help: "Print the own order of --operation in --column, as a file to start from.") var template = false
   @Flag(help: "Print one JSON object.") var json = false
   @Option(
     help: ArgumentHelp(
@@ -44,6 +47,13 @@ struct JudgeCommand: ParsableCommand {
   }
 
   func validate() throws {
+    if file != nil && (operation != nil || strategy != nil || template || table) {
+      throw ValidationError(
+        "a file says for itself what is judged: leave out --operation, --strategy, --template, --table")
+    }
+    if json && (table || template || format != .text) {
+      throw ValidationError("--json: --table, --template and --format have a form of their own")
+    }
     if format == .json { throw ValidationError("--format: for JSON there is --json, which has every chain") }
     if format == .text && verdict != nil { throw ValidationError("--verdict belongs to --format mermaid or svg") }
   }
@@ -57,6 +67,7 @@ struct JudgeCommand: ParsableCommand {
       throw ValidationError(
         "--column: '\(column)' is none of \(KernelColumn.allCases.map(\.name).joined(separator: ", "))")
     }
+    if template { return print(try OrderTemplate.text(operation, column), terminator: "") }
     if let file { return try judge(try OrderFile(path: file)) }
     let rows = try chosenRows()
     let strategies = try chosenStrategies()

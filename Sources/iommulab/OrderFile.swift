@@ -55,7 +55,7 @@ struct OrderFile {
     }
     guard let kind = OperationKind.named(content.operation) else {
       throw ValidationError(
-        "'\(path)': operation: '\(content.operation)' is none of \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))"
+        "'\(path)': operation: '\(content.operation.prefix(64))' is none of \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))"
       )
     }
     guard let column = KernelColumn.named(content.column ?? KernelColumn.now.name) else {
@@ -72,6 +72,9 @@ struct OrderFile {
           "'\(path)': strategies: '\(name)' is none of \(Strategy.named.map(\.name).joined(separator: ", "))")
       }
       return (name: name, strategy: strategy)
+    }
+    guard content.strategies?.isEmpty != true else {
+      throw ValidationError("'\(path)': strategies: the list is empty; name one, or leave it out for all")
     }
     if let hooks = content.strategy { chosen.append(("its own strategy", try Self.strategy(hooks, path))) }
     strategies = chosen
@@ -103,15 +106,13 @@ struct OrderFile {
     guard let mapping = try Yams.compose(yaml: text)?.mapping else {
       throw ValidationError("the file holds no keys; it needs operation and order")
     }
-    func keys(of node: Node.Mapping?) -> [String] { node.map { $0.keys.compactMap { $0.string } } ?? [] }
-    let unknown =
-      keys(of: mapping).filter { !Self.keys.contains($0) }
-      + keys(of: mapping["strategy"]?.mapping).filter { !Self.hookKeys.contains($0) }
-    guard unknown.isEmpty else {
-      throw ValidationError(
-        "unknown keys: \(unknown.joined(separator: ", ")); there are \((Self.keys + Self.hookKeys).joined(separator: ", "))"
-      )
+    func unknown(_ node: Node.Mapping?, _ known: [String], _ place: String) -> [String] {
+      (node.map { Array($0.keys) } ?? []).map { $0.string ?? "a key that is no text" }.filter { !known.contains($0) }
+        .map { "\(place)unknown key '\($0.prefix(64))'; there are \(known.joined(separator: ", "))" }
     }
+    let mistakes =
+      unknown(mapping, Self.keys, "") + unknown(mapping["strategy"]?.mapping, Self.hookKeys, "strategy: ")
+    guard mistakes.isEmpty else { throw ValidationError(mistakes.joined(separator: "\n")) }
   }
 
   private static func text(_ error: DecodingError) -> String {

@@ -19,7 +19,8 @@ import Testing
     for trial in trials { #expect(trial.isDone, "\(letters): \(String(describing: trial.outcome))") }
     let tried = trials.reduce(into: VerdictSet()) { $0.formUnion($1.verdicts) }
     #expect(
-      tried == verdicts, "\(kind.name) \(size.name) \(column.name) \(letters) (\(batch)), \(Strategy.named.first { $0.strategy == strategy }?.name ?? ""): tried \(tried.text), judged \(verdicts.text)"
+      tried == verdicts,
+      "\(kind.name) \(size.name) \(column.name) \(letters) (\(batch)), \(Strategy.named.first { $0.strategy == strategy }?.name ?? ""): tried \(tried.text), judged \(verdicts.text)"
     )
     return verdicts
   }
@@ -55,8 +56,8 @@ import Testing
   func `a kernel's own order, written down, earns what the kernel's own list earns`(column: KernelColumn) throws {
     var written = 0
     for (kind, size) in Cell.rows {
-      // An order's P leaves shared page tables as the fix of CVE-2021-4002 does.
-      guard !size.isOfSharedLeaves, let order = UserOrder.own(kind, column) else { continue }
+      // hugetlb has C and I of its own under the lock, and an order's P leaves shared tables as today's kernels do.
+      guard !size.isOfSharedLeaves, size != .hugePage, let order = UserOrder.own(kind, column) else { continue }
       written += 1
       for (name, strategy) in Strategy.named {
         let own = StepJudge(Cell(kind, size, column, strategy)).verdicts
@@ -64,7 +65,7 @@ import Testing
         #expect(own == again, "\(kind.name) \(size.name), \(name): \(own.text), written \(again.text)")
       }
     }
-    #expect(written >= (column == .now ? 28 : 22))
+    #expect(written >= (column == .now ? 24 : 19))
   }
 
   @Test func `a frame that KSM or migration frees before I is caught, and one that goes behind it is not`() throws {
@@ -88,7 +89,8 @@ import Testing
       (.reclaim, "S clear C I set next E write F", "before next"), (.fork, "S P next next E", "next stands"),
       (.fork, "S E P", "E comes after P"), (.fork, "P S E", "S comes before P"),
       (.ksmReplacePage, "clear F C I set F", "F comes after set"),
-      (.writeback, "set clear write", "set comes after clear"), (.migratePages, "clear set copy F remap", "F must come"),
+      (.writeback, "set clear write", "set comes after clear"),
+      (.migratePages, "clear set copy F remap", "F must come"),
     ] {
       let mistake = #expect(throws: UserOrder.Mistake.self, "\(letters)") {
         try UserOrder(kind, .now, letters: letters.split(separator: " ").map(String.init))

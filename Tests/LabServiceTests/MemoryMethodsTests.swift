@@ -259,10 +259,10 @@ import Testing
         .getMachine, LabGetMachineRequest.with { $0.machine = bench.machine })
       #expect(shown.machine.settings.orders.map(\.letters) == [["S", "I", "P", "C", "F", "E"]])
       #expect(shown.machine.settings.orders[0].batch == ["C", "I", "F"])
-      let wrong = "{\"settings\":{\"orders\":[{\"operation\":\"OPERATION_KIND_FORK\",\"letters\":[\"P\"]}]}}"
+      let wrong = "{\"settings\":{\"orders\":[{\"operation\":\"OPERATION_KIND_MREMAP\",\"letters\":[\"P\"]}]}}"
       let failure = try client.failure(.createMachine, wrong)
       #expect(
-        failure.reason == "BAD_SETTINGS" && failure.fields == ["settings.orders"] && failure.message.contains("fork"))
+        failure.reason == "BAD_SETTINGS" && failure.fields == ["settings.orders"] && failure.message.contains("mremap"))
     }
   }
 

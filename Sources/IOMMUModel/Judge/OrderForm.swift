@@ -43,9 +43,10 @@ struct OrderForm {
     (.setClean, "set"), (.setShared, "set"), (.setMoved, "set"), (.setMigration, "set"), (.setExclusive, "set"),
     (.setSwap, "set"), (.copyPage, "copy"), (.remap, "remap"), (.writeOut, "write"),
   ]
-  private static let others: [(step: Step, letter: String)] = [
-    (.start, "S"), (.end, "E"), (.cpuFlush, "C"), (.flushSite, "I"), (.flushSiteWhole, "I"), (.free, "F"),
-  ] + hooks
+  private static let others: [(step: Step, letter: String)] =
+    [
+      (.start, "S"), (.end, "E"), (.cpuFlush, "C"), (.flushSite, "I"), (.flushSiteWhole, "I"), (.free, "F"),
+    ] + hooks
   /// Sites of 2014 beside the flush site.
   static let hooks: [(step: Step, letter: String)] = [(.invalidatePage, "invalidate-page"), (.changePTE, "change-pte")]
 

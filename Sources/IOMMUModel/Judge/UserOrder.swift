@@ -64,6 +64,25 @@ public struct UserOrder: Equatable, Sendable {
     OrderForm(kind, column)?.allowed ?? []
   }
 
+  /// Whether C, I and F of a full gather batch are an order of their own.
+  public static func gathers(_ kind: OperationKind, _ column: KernelColumn) -> Bool {
+    OrderForm(kind, column)?.gathers ?? false
+  }
+
+  /// What a letter stands for, for people.
+  public static func meaning(of letter: String) -> String { meanings.first { $0.letter == letter }?.text ?? "" }
+
+  private static let meanings: [(letter: String, text: String)] = [
+    ("S", "invalidate_range_start"), ("E", "invalidate_range_end"), ("C", "the CPUs' TLBs are flushed"),
+    ("I", "the flush site, where a strategy invalidates"), ("F", "what was gathered is freed"),
+    ("P", "the entries change"), ("unlink", "empty page tables are unlinked; F frees them"),
+    ("clear", "the page's entry is cleared, under the page-table lock"), ("set", "the new entry is set"),
+    ("copy", "the page is copied"), ("remap", "the copy's entry takes the place of the migration entry"),
+    ("write", "the page is written to its storage"), ("unlock", "the page-table lock goes; if left out, behind set"),
+    ("next", "the next page or area; what stands behind it is for all together"),
+    ("invalidate-page", "the invalidate_page hook of 2014"), ("change-pte", "the change_pte hook of 2014"),
+  ]
+
   private static func mistakes(batch: [String]) -> [String] {
     var mistakes = batch.filter { !["C", "I", "F"].contains($0) }.map {
       "batch: '\($0.prefix(64))' is none of C, I, F"

@@ -469,10 +469,10 @@ public nonisolated struct LabStepOrder: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// One of MUNMAP, MADVISE_DONT_NEED, MPROTECT, NUMA_HINT, CLEAR_SOFT_DIRTY, OOM_REAP, EXIT.
+  /// One of those that `iommulab judge --help` lists.
   public var operation: LabOperationKind = .unspecified
 
-  /// `S`, `P`, `C`, `I`, `F`, `E`, `unlink`, from the first to the last.
+  /// From the first to the last. `iommulab judge --template --operation NAME` prints the kernel's own, and what each means.
   public var letters: [String] = []
 
   /// What a full gather batch runs before the zap goes on: `C`, `I`, `F`. Empty: all three.
