@@ -387,7 +387,7 @@ extension Machine {
       encoder.put(operation.fault.newFrame)
       encoder.put(
         (operation.fault.lost ? 1 : 0) | (operation.fault.ownsOldFrame ? 2 : 0) | (operation.fault.ownsNewFrame ? 4 : 0)
-          | (operation.fault.copiesLate ? 8 : 0)
+          | (operation.fault.copiesLate ? 8 : 0) | (operation.fault.splits ? 128 : 0)
           | (operation.fault.newRights == .readWrite ? 0 : 16 | Int(operation.fault.newRights.rawValue) << 5)
       )
       if let group = operation.group { encode(group, &encoder) }

@@ -123,10 +123,13 @@ extension Machine {
     }
     let pages = (operation.range.first..<operation.range.end).map { page in
       let (position, entry) = locate(spaces[space].root, page)
-      let isOwn = position.level == 0 && (entry.isDevicePrivate || entry.isDeviceExclusive)
+      guard entry.isDevicePrivate || entry.isDeviceExclusive else {
+        return MirrorPage(physicalAddress: 0, rights: [], sizeLog2: Page.sizeLog2)
+      }
+      let frame = entry.leafFrame(level: position.level) + FrameNumber(page % position.span)
       return MirrorPage(
-        physicalAddress: isOwn ? UInt64(entry.frame) << 12 : 0,
-        rights: isOwn ? spaces[space].areas.find(page)?.rights ?? [] : [], sizeLog2: Page.sizeLog2)
+        physicalAddress: UInt64(frame) << 12, rights: spaces[space].areas.find(page)?.rights ?? [],
+        sizeLog2: Page.sizeLog2 + 9 * position.level)
     }
     var operation = operation
     operation.mirrorFault!.sequence = subscribers[id].profile.kind.isInterval ? subscribers[id].sequence : 0

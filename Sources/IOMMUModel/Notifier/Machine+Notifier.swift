@@ -153,12 +153,14 @@ extension Machine {
   ) {
     subscribers[id].lastEvent += 1
     let isRelease = operation.kind == .exit
+    let isSplit = operation.step < lists[operation.kind].firstIndex(of: .nextEdgeAgain) ?? 0
     let event = NotifierEvent(
       subscriber: id, number: subscribers[id].lastEvent, hook: hook,
-      reason: isRelease ? .release : operation.kind.reason,
+      reason: isRelease ? .release : isSplit ? .clear : operation.kind.reason,
       range: range, operation: operation.id,
       sequence: subscribers[id].profile.kind.isInterval ? spaces[operation.space!].notifier.sequence : 0,
-      mayBlock: operation.kind != .oomReap || !opensWindow, owner: operation.owner)
+      mayBlock: operation.kind != .oomReap || !opensWindow,
+      owner: isSplit ? 0 : operation.owner)
     let timeout = pending.schedule(
       .answer(id, event: event.number), at: time + dilated(settings.notifierTimeout))
     subscribers[id].owed.append(Subscriber.Owed(event: event, opensWindow: opensWindow, timeoutTurn: timeout))

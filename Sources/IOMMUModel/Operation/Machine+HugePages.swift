@@ -20,19 +20,31 @@ extension Machine {
   @inline(__always)
   private func blockKey(_ page: PageNumber) -> PageKey { PageKey(owner: 0, page: page / Self.hugePageCount) }
 
+  /// Whether a transparent huge page stands at a page, here or in a device's memory.
+  @inline(__always)
+  func isHugePage(_ page: PageNumber, _ space: AddressSpaceID) -> Bool {
+    spaces[space].deposits.count > 0 && spaces[space].deposits.find(blockKey(page)) != nil
+  }
+
   // MARK: Split
 
   /// Takes the next huge page that must be split before the operation goes on: those inside which its range begins or
   /// ends (Linux splits with the areas), or all of the range.
   mutating func nextEdge(_ operation: inout Operation) -> StepOutcome {
     guard let page = hugePageToSplit(&operation) else {
-      operation.cursor = operation.range.first
+      // A migration that had to split a page goes on with its parts.
+      if !operation.fault.splits { operation.cursor = operation.range.first }
+      operation.fault.splits = false
       operation.window = operation.range
       _ = beginGather(&operation)
       if operation.kind == .splitPages && operation.value == 0 { operation.status = .busy }
       return leave(.nextEdgeAgain, operation)
     }
     operation.window = PageRange(first: page, count: Self.hugePageCount)
+    if !splitsAll(operation), let head = lockedHead(operation) {
+      pageLocks.wait(operation.id, for: head)
+      return .blocked
+    }
     operation.fault.oldEntry = 0
     operation.fault.lost = false
     _ = beginGather(&operation)
@@ -42,6 +54,7 @@ extension Machine {
   private mutating func hugePageToSplit(_ operation: inout Operation) -> PageNumber? {
     let space = operation.space!
     guard spaces[space].deposits.count > 0 else { return nil }
+    if operation.fault.splits && isHugePage(operation.fault.page, space) { return operation.fault.page }
     guard splitsAll(operation) else {
       for edge in [operation.range.first, operation.range.end] where edge % Self.hugePageCount != 0 {
         if spaces[space].deposits.find(blockKey(edge)) != nil { return edge / Self.hugePageCount * Self.hugePageCount }
@@ -83,6 +96,14 @@ extension Machine {
     return false
   }
 
+  /// The first frame of the huge page of the window, if a migration has the page locked.
+  @inline(__always)
+  private func lockedHead(_ operation: Operation) -> FrameNumber? {
+    guard let position = hugeEntry(operation) else { return nil }
+    let head = PageTableEntry(bits: memory.load(position.table, position.index)).leafFrame(level: 1)
+    return pageLocks.isHeld(head, byOtherThan: operation.id) ? head : nil
+  }
+
   /// 2014: the entry stays as it is, and C covers it (`pmdp_splitting_flush`).
   mutating func markSplitting(_ operation: inout Operation) -> StepOutcome {
     operation.gather(operation.window)
@@ -91,16 +112,22 @@ extension Machine {
 
   /// P: the entry is not present until the table takes its place (`pmdp_invalidate`).
   mutating func invalidateHuge(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
-    let page = operation.window.first
-    guard let position = hugeEntry(operation) else {
+    // What a migration has locked is split when it has its new place, or not at all.
+    guard let position = hugeEntry(operation), lockedHead(operation) == nil else {
       operation.fault.lost = true
       return .through
     }
+    operation.fault.oldEntry = memory.load(position.table, position.index)
+    return hide(position, &operation, &effects)
+  }
+
+  /// P: the entry of a huge page is not present until something takes its place. It stays, for nobody may put a table
+  /// there, and it holds its frames.
+  mutating func hide(_ position: EntryPosition, _ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     let old = PageTableEntry(bits: memory.load(position.table, position.index))
-    operation.fault.oldEntry = old.bits
     let hidden = old.bits & ~PageTableEntry.present | PageTableEntry.heldWithoutRights
     memory.store(position.table, position.index, hidden)
-    reduce(page, 1, old.leafFrame(level: 1), from: old.rights, to: [], &operation)
+    reduce(operation.window.first, 1, old.leafFrame(level: 1), from: old.rights, to: [], &operation)
     report(.entries, operation, operation.window, &effects)
     return .next(after: cost(settings.costs.entry))
   }

@@ -14,33 +14,49 @@ extension Machine {
     while operation.pagesOut.count < Self.reclaimBatch, operation.cursor < operation.range.end {
       let (position, entry) = locate(spaces[space].root, operation.cursor)
       let page = position.first(of: operation.cursor)
+      let frame = entry.leafFrame(level: position.level)
       operation.cursor = page + position.span
-      guard position.level == 0, entry.isPresent, isEligible(page, entry, operation) else { continue }
+      guard position.level == 0 || migratesWhole(page, position, operation), entry.isPresent,
+        isEligible(page, entry, operation)
+      else { continue }
       if operation.kind == .reclaim && !isolate(page, entry, &operation) { continue }
       if operation.kind == .writeback { lockForWriting(page, entry, &operation) }
       if operation.kind == .migratePages || operation.kind == .migrateToDevice {
-        guard let copy = memory.allocate(.data) else {
+        guard let copy = memory.allocateBlock(log2: 9 * position.level) else {
+          if position.level > 0 {
+            operation.cursor = page
+            operation.fault.page = page
+            operation.fault.splits = true
+            return .go(to: lists[operation.kind].firstIndex(of: .nextEdge)!)
+          }
           if operation.value == 0 { operation.status = .outOfMemory }
           return leave(.nextPageAgain, operation)
         }
         operation.fault.newFrame = copy
         operation.fault.ownsNewFrame = true
         // The page is isolated: a hold of its own keeps the frame until the copy is done.
-        memory.retain(entry.frame)
-        operation.gathered.append(entry.frame)
-        pageLocks.acquire(entry.frame, operation.id)
-        operation.lockedPage = entry.frame
+        memory.retain(frame)
+        operation.gathered.append(frame)
+        pageLocks.acquire(frame, operation.id)
+        operation.lockedPage = frame
       }
       operation.fault.page = page
-      operation.fault.level = 0
-      operation.fault.oldFrame = entry.frame
+      operation.fault.level = position.level
+      operation.fault.oldFrame = frame
       operation.fault.oldEntry = Self.withoutHistory(entry.bits)
       operation.fault.lost = false
-      operation.window = PageRange(first: page, count: 1)
+      operation.window = PageRange(first: page, count: position.span)
       return .through
     }
     if operation.value == 0 && operation.status == .success && operation.pagesOut.isEmpty { operation.status = .busy }
     return leave(.nextPageAgain, operation)
+  }
+
+  /// A huge page goes into a device's memory as one, as it does since 6.19; those that the range cuts were split.
+  @inline(__always)
+  private func migratesWhole(_ page: PageNumber, _ position: EntryPosition, _ operation: Operation) -> Bool {
+    operation.kind == .migrateToDevice && isHugePage(page, operation.space!)
+      && operation.range.contains(PageRange(first: page, count: position.span))
   }
 
   @inline(__always)
@@ -103,10 +119,13 @@ extension Machine {
     let page = operation.fault.page
     let position = locate(spaces[operation.space!].root, page).position
     let bits = memory.load(position.table, position.index)
-    guard position.level == 0, Self.withoutHistory(bits) == operation.fault.oldEntry, !operation.fault.lost else {
+    guard position.level == operation.fault.level, Self.withoutHistory(bits) == operation.fault.oldEntry,
+      !operation.fault.lost
+    else {
       operation.fault.lost = true
       return .through
     }
+    if position.level > 0 { return hide(position, &operation, &effects) }
     memory.store(position.table, position.index, 0)
     keepDirty(PageTableEntry(bits: bits), operation.fault.oldFrame)
     drop(page, 0, operation.fault.oldFrame, &operation)
@@ -182,8 +201,9 @@ extension Machine {
 
   mutating func copyPage(_ operation: inout Operation) -> StepOutcome {
     if operation.fault.lost { return .through }
-    memory.copy(from: operation.fault.oldFrame, to: operation.fault.newFrame, blockLog2: 0)
-    return .next(after: cost(settings.costs.frameFree))
+    let blockLog2 = 9 * operation.fault.level
+    memory.copy(from: operation.fault.oldFrame, to: operation.fault.newFrame, blockLog2: blockLog2)
+    return .next(after: cost(settings.costs.frameFree, times: 1 << Int(blockLog2)))
   }
 
   /// Puts the new page in the migration entry's place, unless a zap has taken it; faults go on.
@@ -198,9 +218,9 @@ extension Machine {
     for waiter in pageLocks.release(old) { wake(waiter) }
     operation.lockedPage = 0
     operation.fault.ownsNewFrame = false
-    guard position.level == 0, !operation.fault.lost,
+    guard position.level == operation.fault.level, !operation.fault.lost,
       case let entry = PageTableEntry(bits: memory.load(position.table, position.index)), entry.isMigrating,
-      entry.frame == old
+      entry.leafFrame(level: position.level) == old
     else {
       operation.gathered.append(operation.fault.newFrame)
       return .through
@@ -217,7 +237,7 @@ extension Machine {
     install(moved, at: page, &operation)
     // The entry's own hold goes too.
     operation.gathered.append(old)
-    operation.value += 1
+    operation.value += position.span
     return set(&operation, &effects)
   }
 
@@ -227,11 +247,12 @@ extension Machine {
     memory.store(position.table, position.index, entry.bits)
     operation.fault.ownsOldFrame = false
     let old = operation.fault.oldFrame
-    let isReplaced = entry.frame != old
+    let frame = entry.leafFrame(level: position.level)
+    let isReplaced = frame != old
     spaces[operation.space!].references.hold(
-      page, level: 0,
+      page, level: position.level,
       Reference(
-        frame: entry.frame, generation: memory.generation(entry.frame), rights: entry.rights, held: true,
+        frame: frame, generation: memory.generation(frame), rights: entry.rights, held: true,
         changedTurn: turn, by: stamp(operation), replacedFrame: isReplaced ? old : 0,
         replacedGeneration: isReplaced ? memory.generation(old) : 0))
   }

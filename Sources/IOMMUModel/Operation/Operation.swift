@@ -133,6 +133,8 @@ struct FaultState {
   var newRights: Rights = .readWrite
   /// The contents are copied when nobody reaches the old frame any more: out of a device's memory.
   var copiesLate = false
+  /// The huge page of `page` must be split: no block is free for a copy of it as a whole.
+  var splits = false
   /// Under the lock the entry was no longer the one that was copied (`pte_same`).
   var lost = false
   /// Between clearing an entry and setting it again the operation itself holds the frames.

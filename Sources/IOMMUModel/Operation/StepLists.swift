@@ -110,8 +110,8 @@ struct StepLists {
     case .migrateToDevice:
       // migrate_vma: setup, the driver's copy, finalize.
       guard column == .now else { return [] }
-      return [
-        .lockRead, .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite, .setMigration, .unlockTable,
+      return [.lockRead] + splitEdges(column) + [
+        .nextPage, .start, .hold, .lockTable, .clearPage, .cpuFlush, .flushSite, .setMigration, .unlockTable,
         .end, .copyPage, .remap, .free, .nextPageAgain, .unlock, .done,
       ]
     case .makeDeviceExclusive:

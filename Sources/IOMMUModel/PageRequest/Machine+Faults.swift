@@ -87,6 +87,8 @@ extension Machine {
     case changed, duplicate
     case denied, outOfMemory
     case copyOnWrite
+    /// What stood in the way has gone: the fault begins anew.
+    case again
   }
 
   /// Under the page-table lock (Linux `handle_mm_fault`).
@@ -200,7 +202,7 @@ extension Machine {
     operation.fault.newFrame = frame
     operation.fault.newRights = rights
     operation.fault.copiesLate = entry.isDevicePrivate
-    operation.fault.ownsNewFrame = true
+    operation.fault.ownsNewFrame = frame != 0
     operation.fault.lost = false
     operation.window = PageRange(first: page, count: position.span)
     return .copyOnWrite
@@ -215,7 +217,12 @@ extension Machine {
     if isProtected && operation.fault.wanted.contains(.write) { return .denied }
     let frame: FrameNumber
     if entry.isDevicePrivate {
-      guard let fresh = memory.allocate(.data) else { return .outOfMemory }
+      guard let fresh = memory.allocateBlock(log2: 9 * position.level) else {
+        if position.level == 0 { return .outOfMemory }
+        // No room for the huge page: it is split in the device's memory, and one part comes back.
+        operation.fault.splits = true
+        return replace(position, page, entry, by: 0, [], &operation)
+      }
       frame = fresh
     } else {
       frame = entry.frame
@@ -286,7 +293,9 @@ extension Machine {
   private mutating func settleFault(
     _ resolution: Resolution, _ operation: inout Operation, _ effects: inout Effects
   ) -> StepOutcome {
-    if operation.group != nil {
+    if case .again = resolution {
+      // The same member, or the same access, once more.
+    } else if operation.group != nil {
       book(resolution, &operation, &effects)
       operation.fault.index += 1
       switch resolution {
@@ -378,9 +387,12 @@ extension Machine {
     let bits = memory.load(position.table, position.index)
     guard position.level == operation.fault.level, Self.withoutHistory(bits) == operation.fault.oldEntry else {
       operation.fault.lost = true
+      if operation.fault.ownsNewFrame { operation.gathered.append(operation.fault.newFrame) }
       operation.fault.ownsNewFrame = false
-      operation.gathered.append(operation.fault.newFrame)
       return .through
+    }
+    if position.level > 0 && isHugePage(operation.window.first, operation.space!) {
+      return hide(position, &operation, &effects)
     }
     memory.store(position.table, position.index, 0)
     drop(operation.window.first, position.level, operation.fault.oldFrame, &operation)
@@ -394,15 +406,23 @@ extension Machine {
   mutating func setNew(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     let space = operation.space!
     if operation.fault.lost {
-      _ = settleFault(.duplicate, &operation, &effects)
+      _ = settleFault(operation.fault.splits ? .again : .duplicate, &operation, &effects)
+      operation.fault.splits = false
       return .through
+    }
+    if operation.fault.splits {
+      operation.fault.splits = false
+      _ = settleFault(.again, &operation, &effects)
+      return fillTable(&operation, &effects)
     }
     let position = entryOfFault(operation)
     let frame = operation.fault.newFrame
     operation.fault.ownsNewFrame = false
     let old = operation.fault.oldFrame
     let rights = operation.fault.newRights
-    if operation.fault.copiesLate { memory.copy(from: old, to: frame, blockLog2: 0) }
+    if operation.fault.copiesLate { memory.copy(from: old, to: frame, blockLog2: 9 * position.level) }
+    // The entry of a huge page has held its frames so far.
+    if position.level > 0 && isHugePage(operation.window.first, space) { operation.gathered.append(old) }
     let kept = operation.fault.oldEntry & PageTableEntry.userfaultWriteProtected
     memory.store(
       position.table, position.index, PageTableEntry.leaf(frame, rights, level: position.level).bits | kept)
