@@ -20,6 +20,8 @@ struct CellScene {
     case (_, .partOfSharedLeaves): PageRange(first: sharedArea.first, count: Machine.hugePageCount)
     case (.collapse, _), (.splitPages, _), (.retractTables, _), (_, .hugePage):
       PageRange(first: first, count: Machine.hugePageCount)
+    // Where nothing stands, a device would get an empty page.
+    case (.migrateToDevice, _): PageRange(first: first, count: 2)
     default: PageRange(first: first, count: 16)
     }
   }

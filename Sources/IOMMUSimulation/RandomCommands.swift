@@ -282,6 +282,9 @@ public struct RandomCommands {
     let space = pick(spaces)
     // Kernel pages would break the memory up that huge pages need.
     if !usesHugePages && chance(6) { return .kernel(chance(50) ? .kernelMap : .kernelUnmap, kernelRange()) }
+    if usesHugePages && chance(10) {
+      return .range(chance(50) ? .collapse : chance(70) ? .migrateToDevice : .splitPages, space, range())
+    }
     switch generator.next(below: 77) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())

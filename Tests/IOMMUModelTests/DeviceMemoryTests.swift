@@ -70,4 +70,63 @@ import Testing
     #expect(try run(&bench, .protect(.uffdWriteProtect, space, area, .readWrite), device)?.status == .success)
     #expect(try run(&bench, store, device)?.status == .success)
   }
+
+  // MARK: Whose memory
+
+  /// A driver that has taken the four pages, and another one.
+  func drivers() throws -> (Bench, AddressSpaceID, own: SubscriberID, other: SubscriberID) {
+    var (bench, space, _) = try Bench.mirrored(.secondaryTLB)
+    for page in area.first..<area.end { try bench.store(space, page, page) }
+    var ids: [SubscriberID] = []
+    for owner in [7, 8] as [UInt32] {
+      let profile = SubscriberProfile(kind: .interval, owner: owner)
+      guard case .subscriber(let id, _, _) = try bench.apply(.subscribe(space, profile)) else { throw Surprise() }
+      ids.append(id)
+    }
+    try bench.apply(.takePages(ids[0], .migrateToDevice, area))
+    bench.settle()
+    try bench.answerAll(bench.machine.subscribers.ids)
+    return (bench, space, ids[0], ids[1])
+  }
+
+  @Test func `a fault of the owner finds its pages where they are, and another's brings them back`() throws {
+    var (bench, _, own, other) = try drivers()
+    let taken = try #require(bench.faults.last)
+    #expect(taken.pages.allSatisfy { $0.isDeviceMemory })
+    #expect(try bench.fault(own, 0x100, 4)?.pages == taken.pages)
+    #expect(try bench.fault(own, 0x100, 4, [])?.pages == taken.pages, "a snapshot too")
+    #expect(try bench.fault(other, 0x100, 4, [])?.pages.map(\.physicalAddress) == [0, 0, 0, 0])
+    let fault = try bench.startFault(other, 0x100, 1)
+    while bench.outcome(fault) == nil { try bench.answerAll(bench.machine.subscribers.ids) }
+    let back = try #require(try bench.fault(own, 0x100, 4))
+    #expect(back.pages.map(\.isDeviceMemory) == [false, true, true, true])
+    #expect(bench.verdicts.isEmpty)
+  }
+
+  @Test func `pages that another driver has are not handed to one that asks for them`() throws {
+    var (bench, _, _, other) = try drivers()
+    try bench.apply(.takePages(other, .migrateToDevice, area))
+    bench.settle()
+    #expect(bench.faults.last?.subscriber == other)
+    #expect(bench.faults.last?.pages.map(\.physicalAddress) == [0, 0, 0, 0])
+  }
+
+  @Test func `what a fork shares of a device's memory is its owner's to read, and a write gets a copy`() throws {
+    var (bench, space, own, _) = try drivers()
+    let fork = try bench.start(.fork(space))
+    bench.settle()
+    try bench.answerAll(bench.machine.subscribers.ids)
+    let child = AddressSpaceID(rawValue: UInt32(try #require(bench.outcome(fork)).value))
+    let shared = try #require(try bench.fault(own, 0x100, 1, .read))
+    #expect(shared.pages.map(\.rights) == [.read])
+    #expect(shared.pages.allSatisfy { $0.isDeviceMemory })
+    let write = try bench.startFault(own, 0x100, 1)
+    while bench.outcome(write) == nil { try bench.answerAll(bench.machine.subscribers.ids) }
+    let address = try #require(try bench.fault(own, 0x100, 1)).pages[0]
+    #expect(address.rights == .readWrite && !address.isDeviceMemory)
+    try bench.install(own, try #require(bench.faults.last))
+    try bench.use(own, 0x100, address.physicalAddress, write: 1)
+    #expect(try bench.load(child, 0x100) == 0x100)
+    #expect(bench.verdicts.isEmpty)
+  }
 }

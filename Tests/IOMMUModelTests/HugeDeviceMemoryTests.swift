@@ -239,4 +239,87 @@ import Testing
     try bench.use(id, 0x3ff, answer.pages[511].physicalAddress)
     #expect(bench.kinds == [.mirrorAfterStart])
   }
+
+  // MARK: Where nothing stands
+
+  @Test func `where nothing stands a device gets an empty block, and a touch finds zeros`() throws {
+    var (bench, space, device) = try bench(frames: 4096)
+    let empty = PageRange(first: 0x800, count: 512)
+    try bench.map(space, 0x7f0, 0x220)
+    let migration = try bench.start(.range(.migrateToDevice, space, PageRange(first: 0x7ff, count: 514)))
+    try bench.finish([device])
+    #expect(bench.outcome(migration)?.value == 514)
+    #expect(
+      bench.letters(of: migration) == [.start, .entries, .end, .start, .entries, .end, .start, .entries, .end])
+    #expect(entry(bench, space, 0x7ff) == (0, true))
+    #expect(entry(bench, space, 0x900) == (1, true))
+    #expect(entry(bench, space, 0xa00) == (0, true))
+    #expect(try bench.load(space, 0x9ff) == 0)
+    #expect(entry(bench, space, 0x800) == (1, false))
+    #expect(try run(&bench, .munmap(space, empty), device)?.status == .success)
+    #expect(try run(&bench, .exit(space), device)?.status == .success)
+    #expect(free(bench) == 4095)
+    #expect(bench.verdicts.isEmpty)
+  }
+
+  @Test func `what no process may reach, what is a file's and what no area covers stays empty`() throws {
+    var (bench, space, device) = try bench(frames: 4096)
+    try bench.start(.mmap(space, PageRange(first: 0x800, count: 4), [], pageSizeLog2: 12))
+    guard case .file(let file) = try bench.apply(.createFile(pageCount: 4)) else { throw Surprise() }
+    try bench.start(.mmapFile(space, PageRange(first: 0x808, count: 4), .readWrite, FileMapping(file, isShared: false)))
+    bench.settle()
+    let range = PageRange(first: 0x7f0, count: 0x100)
+    #expect(try run(&bench, .range(.migrateToDevice, space, range), device)?.status == .busy)
+    try bench.map(space, 0x80c, 1)
+    #expect(try run(&bench, .range(.migrateToDevice, space, range), device)?.value == 1)
+  }
+
+  @Test(arguments: [PageRange(first: 0x840, count: 1), PageRange(first: 0x800, count: 512)])
+  func `a fault that is first in the slot keeps it`(range: PageRange) throws {
+    var (bench, space, device) = try bench(frames: 4096)
+    try bench.map(space, 0x800, 512)
+    let gate = try bench.subscribe(space, .gruLike)
+    let migration = try bench.start(.range(.migrateToDevice, space, range))
+    bench.settle()
+    #expect(bench.events(gate).map(\.range) == [range])
+    try bench.store(space, 0x840, 7)
+    try bench.answerAll([gate])
+    try bench.finish([device])
+    #expect(bench.outcome(migration)?.status == .busy)
+    #expect(try bench.load(space, 0x840) == 7)
+    #expect(free(bench) == 4095 - 512 - 4 - 2, "nothing of it is left but tables")
+  }
+
+  @Test func `with few frames the slots that find none stay empty`() throws {
+    var (bench, space, device) = try Bench.shared(.secondaryTLB) {
+      $0.kernel = .now
+      $0.frameCount = 16
+    }
+    // Of memory that is full, each page would be looked at.
+    try bench.map(space, 0x1000, 1 << 34)
+    let value = try run(&bench, .range(.migrateToDevice, space, PageRange(first: 0x100, count: 1 << 34)), device)?.value
+    #expect(value == 16 - 1 - 4, "frame 0, the root and three tables are no data")
+  }
+
+  @Test func `a slot whose page a device may still use stays empty until the flush`() throws {
+    var (bench, space, device) = try Bench.shared(.deferredHeld) { $0.kernel = .now }
+    let page = PageRange(first: 0x100, count: 1)
+    try bench.store(space, 0x100, 1)
+    let held = try bench.grant(device, 0x100).physicalAddress
+    let zap = try bench.start(.dontNeed(space, page))
+    bench.settle()
+    #expect(bench.outcome(zap)?.status == .success)
+    _ = try bench.dma(device, 5, 0x100, at: held, write: 2)
+    let early = try bench.start(.range(.migrateToDevice, space, page))
+    bench.settle()
+    // Its E asks for a flush of its own, which no time must pass for.
+    try bench.completeAll(device)
+    #expect(bench.outcome(early)?.status == .busy)
+    bench.run(until: bench.machine.time + bench.machine.settings.flushQueueTimeout)
+    try bench.finish([device])
+    #expect(try run(&bench, .range(.migrateToDevice, space, page), device)?.value == 1)
+    let load = OperationRequest.cpuAccess(space, CPUAccess(cpu: 0, kind: .load, address: 0x100 << 12))
+    #expect(try run(&bench, load, device)?.value == 0)
+    #expect(bench.verdicts.isEmpty)
+  }
 }

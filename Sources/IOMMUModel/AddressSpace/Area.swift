@@ -43,6 +43,12 @@ struct Areas {
     return index < list.count && list[index].range.contains(page) ? list[index] : nil
   }
 
+  /// The area of a page, or the first one behind it.
+  func next(from page: PageNumber) -> Area? {
+    let index = lowerBound(page)
+    return index < list.count ? list[index] : nil
+  }
+
   func overlaps(_ range: PageRange) -> Bool {
     let index = lowerBound(range.first)
     return index < list.count && list[index].range.overlaps(range)

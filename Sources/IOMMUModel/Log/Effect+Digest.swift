@@ -92,7 +92,9 @@ extension Effect {
       digest.combine(answer.sequence)
       digest.combine(answer.first)
       for page in answer.pages {
-        digest.combine(page.physicalAddress | UInt64(page.rights.rawValue) << 8 | UInt64(page.sizeLog2))
+        digest.combine(
+          page.physicalAddress | UInt64(page.rights.rawValue) << 8
+            | UInt64(page.sizeLog2 | (page.isDeviceMemory ? 128 : 0)))
       }
     case .subscriber(let subscriber, .lost):
       digest.combine(12 << 32 | UInt64(subscriber.rawValue))

@@ -58,7 +58,8 @@ extension Machine {
       let frame = memory[FrameNumber(number)]
       encoder.put(frame.generation)
       encoder.put(frame.references)
-      encoder.put(frame.use.rawValue)
+      encoder.put(frame.use.rawValue | (frame.deviceOwner == 0 ? 0 : 16))
+      if frame.deviceOwner != 0 { encoder.put(frame.deviceOwner) }
       encoder.put(frame.blockLog2)
       encoder.put(frame.explained)
       encoder.put(frame.checksum)

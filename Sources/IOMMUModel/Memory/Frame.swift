@@ -16,6 +16,8 @@ struct Frame {
   var words: Int32 = -1
   /// Xor over the words of `mix(index, value)`, kept up by every accounted write.
   var checksum: UInt64 = 0
+  /// Whose private memory the frame is, by `dev_private_owner`; 0: nobody's, or no device's.
+  var deviceOwner: UInt32 = 0
   /// The page of a file whose cached copy the frame is.
   var filePage = FilePage.none
   /// The operation that freed the last life of the frame.

@@ -95,6 +95,7 @@ public struct PhysicalMemory {
     frames[index].blockLog2 = 0
     for tail in index + 1..<index + size {
       frames[tail].use = .data
+      frames[tail].deviceOwner = frames[index].deviceOwner
       frames[tail].references = 1
     }
   }
@@ -132,6 +133,7 @@ public struct PhysicalMemory {
     }
     frames[index].checksum = 0
     frames[index].explained = false
+    frames[index].deviceOwner = 0
     frames[index].use = use
     frames[index].blockLog2 = blockLog2
     frames[index].references = use == .hugeTail ? 0 : 1
@@ -157,6 +159,8 @@ public struct PhysicalMemory {
       return free.removeLast()
     }
   }
+
+  mutating func setDeviceOwner(_ number: FrameNumber, _ owner: UInt32) { frames[Int(number)].deviceOwner = owner }
 
   mutating func setFilePage(_ number: FrameNumber, _ page: FilePage) { frames[Int(number)].filePage = page }
 

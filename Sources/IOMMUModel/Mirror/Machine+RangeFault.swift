@@ -57,8 +57,12 @@ extension Machine {
         pages.append(
           MirrorPage(
             physicalAddress: UInt64(frame) << 12, rights: entry.rights, sizeLog2: Page.sizeLog2 + 9 * position.level))
+      } else if let own = ownPage(page, position, entry, subscribers[id].profile.owner, space),
+        own.isDeviceMemory && own.rights.isSuperset(of: operation.rights)
+      {
+        pages.append(own)
       } else if operation.rights.isEmpty {
-        pages.append(MirrorPage(physicalAddress: 0, rights: [], sizeLog2: Page.sizeLog2))
+        pages.append(.absent)
       } else {
         // EPERM for a write that the area forbids; what cannot be reached at all is EFAULT, as of every fault.
         if let area = spaces[space].areas.find(page), area.rights == .read, operation.rights.contains(.write) {
@@ -123,17 +127,29 @@ extension Machine {
     }
     let pages = (operation.range.first..<operation.range.end).map { page in
       let (position, entry) = locate(spaces[space].root, page)
-      guard entry.isDevicePrivate || entry.isDeviceExclusive else {
-        return MirrorPage(physicalAddress: 0, rights: [], sizeLog2: Page.sizeLog2)
-      }
-      let frame = entry.leafFrame(level: position.level) + FrameNumber(page % position.span)
-      return MirrorPage(
-        physicalAddress: UInt64(frame) << 12, rights: spaces[space].areas.find(page)?.rights ?? [],
-        sizeLog2: Page.sizeLog2 + 9 * position.level)
+      return ownPage(page, position, entry, operation.owner, space) ?? .absent
     }
     var operation = operation
     operation.mirrorFault!.sequence = subscribers[id].profile.kind.isInterval ? subscribers[id].sequence : 0
     hand(pages, to: id, operation, &effects)
+  }
+
+  /// A page that a device has: the owner's in its memory, or anybody's to itself. What a fork shares is written to nowhere
+  /// but in a copy.
+  @inline(__always)
+  private func ownPage(
+    _ page: PageNumber, _ position: EntryPosition, _ entry: PageTableEntry, _ owner: UInt32, _ space: AddressSpaceID
+  ) -> MirrorPage? {
+    let head = entry.leafFrame(level: position.level)
+    let isHidden = entry.bits & PageTableEntry.heldWithoutRights != 0
+    guard entry.isDevicePrivate && memory[head].deviceOwner == owner && !isHidden || entry.isDeviceExclusive,
+      var rights = spaces[space].areas.find(page)?.rights, !rights.isEmpty
+    else { return nil }
+    if entry.isUserfaultWriteProtected || memory[head].references > 1 { rights.subtract(.write) }
+    let frame = head + FrameNumber(page % position.span)
+    return MirrorPage(
+      physicalAddress: UInt64(frame) << 12, rights: rights, sizeLog2: Page.sizeLog2 + 9 * position.level,
+      isDeviceMemory: entry.isDevicePrivate && owner != 0)
   }
 
   // MARK: The mirror's own table

@@ -21,6 +21,9 @@ public struct MirrorPage: Equatable, Sendable {
   public var rights: Rights
   /// log2 of the byte count of the entry's block: 12, 21 or 30.
   public var sizeLog2: UInt8
+  /// It is in the memory of the mirror's own device, where no CPU reaches it.
+  public var isDeviceMemory = false
+  static let absent = MirrorPage(physicalAddress: 0, rights: [], sizeLog2: Page.sizeLog2)
 }
 
 /// What a range fault came to, when it came to something.

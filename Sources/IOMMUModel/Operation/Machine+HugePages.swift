@@ -326,6 +326,13 @@ extension Machine {
     memory.release(table, by: stamp(operation))
   }
 
+  /// Keeps a table for a huge page that no collapse has made; false: no frame is free.
+  mutating func keepDeposit(_ page: PageNumber, _ space: AddressSpaceID) -> Bool {
+    guard let table = memory.allocate(.table) else { return false }
+    spaces[space].deposits.set(blockKey(page), table)
+    return true
+  }
+
   mutating func moveDeposit(_ page: PageNumber, to destination: PageNumber, _ space: AddressSpaceID) {
     guard let table = spaces[space].deposits[blockKey(page)] else { return }
     spaces[space].deposits.remove(blockKey(page))

@@ -13,6 +13,10 @@ extension Machine {
     if operation.pagesOut.isEmpty { _ = beginGather(&operation) }
     while operation.pagesOut.count < Self.reclaimBatch, operation.cursor < operation.range.end {
       let (position, entry) = locate(spaces[space].root, operation.cursor)
+      if operation.kind == .migrateToDevice && entry.bits == 0 {
+        if takeEmptySlot(position, &operation) { return .through }
+        continue
+      }
       let page = position.first(of: operation.cursor)
       let frame = entry.leafFrame(level: position.level)
       operation.cursor = page + position.span
@@ -125,6 +129,7 @@ extension Machine {
       operation.fault.lost = true
       return .through
     }
+    if operation.fault.oldFrame == 0 { return .through }
     if position.level > 0 { return hide(position, &operation, &effects) }
     memory.store(position.table, position.index, 0)
     keepDirty(PageTableEntry(bits: bits), operation.fault.oldFrame)
@@ -185,6 +190,7 @@ extension Machine {
 
   mutating func setMigration(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     if operation.fault.lost { return .through }
+    if operation.fault.oldFrame == 0 { return fillEmptySlot(&operation, &effects) }
     let marked = operation.fault.oldEntry & ~PageTableEntry.present | PageTableEntry.migrating
     install(PageTableEntry(bits: marked), at: operation.fault.page, &operation)
     return set(&operation, &effects)
@@ -200,7 +206,7 @@ extension Machine {
   }
 
   mutating func copyPage(_ operation: inout Operation) -> StepOutcome {
-    if operation.fault.lost { return .through }
+    if operation.fault.lost || operation.fault.oldFrame == 0 { return .through }
     let blockLog2 = 9 * operation.fault.level
     memory.copy(from: operation.fault.oldFrame, to: operation.fault.newFrame, blockLog2: blockLog2)
     return .next(after: cost(settings.costs.frameFree, times: 1 << Int(blockLog2)))
@@ -210,6 +216,12 @@ extension Machine {
   mutating func remap(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     let page = operation.fault.page
     let old = operation.fault.oldFrame
+    if old == 0 {
+      // The empty page is in its slot, or somebody else was first.
+      if operation.fault.ownsNewFrame { operation.gathered.append(operation.fault.newFrame) }
+      operation.fault.ownsNewFrame = false
+      return .through
+    }
     let position = locate(spaces[operation.space!].root, page).position
     if tableLocks.isHeld(position.table, byOtherThan: operation.id) {
       tableLocks.wait(operation.id, for: position.table)
@@ -225,6 +237,7 @@ extension Machine {
       operation.gathered.append(operation.fault.newFrame)
       return .through
     }
+    memory.setDeviceOwner(operation.fault.newFrame, operation.owner)
     let moved =
       operation.kind == .migrateToDevice
       ? PageTableEntry(
@@ -242,7 +255,7 @@ extension Machine {
   }
 
   /// Sets an entry, with the oracle's account of it. The frame that it replaces is remembered, for `SPLIT_VIEW`.
-  private mutating func install(_ entry: PageTableEntry, at page: PageNumber, _ operation: inout Operation) {
+  mutating func install(_ entry: PageTableEntry, at page: PageNumber, _ operation: inout Operation) {
     let position = locate(spaces[operation.space!].root, page).position
     memory.store(position.table, position.index, entry.bits)
     operation.fault.ownsOldFrame = false
@@ -257,7 +270,7 @@ extension Machine {
         replacedGeneration: isReplaced ? memory.generation(old) : 0))
   }
 
-  private mutating func set(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
+  mutating func set(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
     report(.entries, operation, operation.window, &effects)
     return .next(after: cost(settings.costs.entry))
   }

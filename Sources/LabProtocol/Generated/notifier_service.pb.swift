@@ -639,6 +639,9 @@ public nonisolated struct LabMirrorPage: Sendable {
   /// log2 of the byte count of the entry's block: 12, 21 or 30.
   public var sizeLog2: UInt32 = 0
 
+  /// It is in the memory of the subscriber's own device, where no CPU reaches it: a touch brings it back.
+  public var deviceMemory: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1438,7 +1441,7 @@ nonisolated extension LabRangeFaultRequest: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension LabMirrorPage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MirrorPage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}physical_address\0\u{1}read\0\u{1}write\0\u{3}size_log2\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}physical_address\0\u{1}read\0\u{1}write\0\u{3}size_log2\0\u{3}device_memory\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1450,6 +1453,7 @@ nonisolated extension LabMirrorPage: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 2: try { try decoder.decodeSingularBoolField(value: &self.read) }()
       case 3: try { try decoder.decodeSingularBoolField(value: &self.write) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.sizeLog2) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.deviceMemory) }()
       default: break
       }
     }
@@ -1468,6 +1472,9 @@ nonisolated extension LabMirrorPage: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.sizeLog2 != 0 {
       try visitor.visitSingularUInt32Field(value: self.sizeLog2, fieldNumber: 4)
     }
+    if self.deviceMemory != false {
+      try visitor.visitSingularBoolField(value: self.deviceMemory, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1476,6 +1483,7 @@ nonisolated extension LabMirrorPage: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.read != rhs.read {return false}
     if lhs.write != rhs.write {return false}
     if lhs.sizeLog2 != rhs.sizeLog2 {return false}
+    if lhs.deviceMemory != rhs.deviceMemory {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

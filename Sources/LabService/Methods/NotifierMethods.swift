@@ -168,6 +168,7 @@ extension LabMirrorPage {
     read = page.rights.contains(.read)
     write = page.rights.contains(.write)
     sizeLog2 = UInt32(page.sizeLog2)
+    deviceMemory = page.isDeviceMemory
   }
 }
 
