@@ -5,7 +5,7 @@ import SwiftProtobuf
 import Testing
 
 /// The device of Linux's `test_hmm.c`: it reads and writes memory through a table of its own, under an interval notifier.
-/// Its process is this one too: while a call waits, events are answered.
+/// Its process is this one too.
 final class DMirror {
   enum Outcome: Equatable {
     case done
@@ -13,7 +13,16 @@ final class DMirror {
     case fault, notPermitted
   }
 
-  let client: LabClient
+  /// A connection of one or more devices: while a call of one waits, the events of all are answered.
+  final class Connection {
+    let client: LabClient
+    fileprivate var devices: [DMirror] = []
+    fileprivate var lastTag: UInt64 = 0
+    init(_ client: LabClient) { self.client = client }
+  }
+
+  let connection: Connection
+  var client: LabClient { connection.client }
   let machine: String
   let space: String
   private let owner: UInt32
@@ -21,13 +30,14 @@ final class DMirror {
   private var stream: RPCStreamID?
   private var sequence: UInt64 = 0
   private var table: [UInt64: (address: UInt64, isWritable: Bool)] = [:]
+  /// Sizes of the blocks that the last migration or exclusive access took pages of.
+  private(set) var blockSizes: Set<UInt32> = []
   /// Faults that were sent, without those that were busy.
   private(set) var faults = 0
   private(set) var events: [LabNotifierCall] = []
-  private var lastTag: UInt64 = 0
 
-  init(_ client: LabClient, machine: String, space: String, owner: UInt32 = 1) throws {
-    self.client = client
+  init(_ connection: Connection, machine: String, space: String, owner: UInt32 = 1) throws {
+    self.connection = connection
     self.owner = owner
     self.machine = machine
     self.space = space
@@ -47,10 +57,17 @@ final class DMirror {
         $0.machine = machine
         $0.subscriber = subscriber
       })
+    connection.devices.append(self)
+  }
+
+  /// Another device of the same process.
+  func beside(owner: UInt32) throws -> DMirror {
+    try DMirror(connection, machine: machine, space: space, owner: owner)
   }
 
   func close() throws {
     stream = nil
+    connection.devices.removeAll { $0 === self }
     let _: LabUnsubscribeResponse = try call(
       .unsubscribe,
       LabUnsubscribeRequest.with {
@@ -110,14 +127,15 @@ final class DMirror {
       }
       // mmu_interval_read_retry
       if answer.sequence != sequence { continue }
-      for (index, page) in answer.pages.enumerated() {
-        try install(answer.fault, address + UInt64(index) << 12, page)
-      }
+      try install(answer.fault, address, answer.pages[...])
     }
   }
 
-  private func install(_ fault: UInt64, _ address: UInt64, _ page: LabMirrorPage) throws {
-    table[address] = (try Hex.parse(page.physicalAddress), page.write)
+  /// Pages that lie side by side, the first one at `address`.
+  private func install(_ fault: UInt64, _ address: UInt64, _ pages: ArraySlice<LabMirrorPage>) throws {
+    for (index, page) in pages.enumerated() {
+      table[address + UInt64(index) << 12] = (try Hex.parse(page.physicalAddress), page.write)
+    }
     let _: LabInstallResponse = try call(
       .installPages,
       LabInstallRequest.with {
@@ -125,7 +143,7 @@ final class DMirror {
         $0.subscriber = subscriber
         $0.fault = fault
         $0.address = Hex.string(address)
-        $0.byteCount = "0x1000"
+        $0.byteCount = Hex.string(UInt64(pages.count) << 12)
       })
   }
 
@@ -147,15 +165,16 @@ final class DMirror {
         $0.byteCount = Hex.string(pages << 12)
         $0.exclusive = exclusive
       })
+    blockSizes = Set(response.pages.filter { !$0.physicalAddress.isEmpty }.map(\.sizeLog2))
     return try take(response.fault, response.sequence, address, response.pages)
   }
 
   private func take(_ fault: UInt64, _ read: UInt64, _ address: UInt64, _ pages: [LabMirrorPage]) throws -> Int {
     guard read == sequence else { return 0 }
     var count = 0
-    for (index, page) in pages.enumerated() where !page.physicalAddress.isEmpty {
-      try install(fault, address + UInt64(index) << 12, page)
-      count += 1
+    for run in pages.indices.split(whereSeparator: { pages[$0].physicalAddress.isEmpty }) {
+      try install(fault, address + UInt64(run.startIndex) << 12, pages[run.startIndex..<run.endIndex])
+      count += run.count
     }
     return count
   }
@@ -200,10 +219,10 @@ final class DMirror {
       try #require(!batch.isEmpty, "nothing came in 20 s")
       var reply: Response?
       for event in batch {
-        if event.kind == .message, event.stream == stream {
+        if event.kind == .message, let device = connection.devices.first(where: { $0.stream == event.stream }) {
           for event in try LabCodec.decode(LabNotifierServiceWatchResponse.self, json: client.rpc.message(event)).events
           {
-            try take(event.call)
+            try device.take(event.call)
           }
         } else if event.kind == .message, event.tag == tag {
           reply = try LabCodec.decode(Response.self, json: client.rpc.message(event))
@@ -217,8 +236,8 @@ final class DMirror {
 
   private func start(_ method: LabMethod, _ request: any Message) throws -> UInt64 {
     client.note(method)
-    lastTag += 1
-    let tag = lastTag
+    connection.lastTag += 1
+    let tag = connection.lastTag
     let bytes = LabCodec.json(request)
     _ = try bytes.withUnsafeBytes { try client.rpc.start(method.path, $0, tag: tag) }
     return tag
