@@ -290,6 +290,40 @@ import Testing
     #expect(bench.verdicts.isEmpty)
   }
 
+  @Test func `the parts of a huge page that was split are as good as the whole, until one of them goes`() throws {
+    var bench = Bench {
+      $0.kernel = .linux2014
+      $0.frameCount = 2048
+    }
+    let space = try bench.addressSpace()
+    let block = PageRange(first: 0x200, count: 512)
+    try bench.map(space, block.first, block.count)
+    for page in [PageNumber(0x200), 0x207] { try bench.store(space, page, page) }
+    try bench.start(.range(.collapse, space, block))
+    bench.settle()
+    let id = try bench.subscribe(space, .gruLike)
+    try bench.start(.range(.splitPages, space, block))
+    bench.settle()
+    #expect(events(bench, id) == [.start])
+    try bench.answer(id)
+    // In 2014 the end comes before the parts are entered: who faults now is given the whole.
+    #expect(events(bench, id) == [.end])
+    let answer = try #require(try bench.fault(id, 0x207))
+    #expect(answer.pages[0].sizeLog2 == 21)
+    try bench.answer(id)
+    try bench.install(id, answer)
+    try bench.use(id, 0x207, answer.pages[0].physicalAddress, write: 9)
+    #expect(try bench.load(space, 0x207) == 9)
+    #expect(bench.verdicts.isEmpty)
+    try bench.start(.dontNeed(space, PageRange(first: 0x207, count: 1)))
+    bench.settle()
+    try bench.answerAll([id])
+    try bench.use(id, 0x207, answer.pages[0].physicalAddress, write: 10)
+    #expect(bench.verdicts.map(\.kind) == [.mirrorAfterStart])
+  }
+
+  private func events(_ bench: Bench, _ id: SubscriberID) -> [NotifierEvent.Hook] { bench.events(id).map(\.hook) }
+
   @Test func `a fault outside the subscription or above its limit is refused`() throws {
     var (bench, space, _) = try Bench.mirrored(.kvmLike)
     let id = try bench.subscribe(space, .interval, PageRange(first: 0x100, count: 4))

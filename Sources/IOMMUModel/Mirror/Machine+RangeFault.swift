@@ -240,9 +240,16 @@ extension Machine {
     guard let reference else { return found(.staleDMA, by) }
     // What was dropped stays legal until the operation returns, old and new.
     let running = spaces[space].operations.contains { running in
-      operations[running.slot]!.dropped.contains { $0.page == first && $0.level == grant.level }
+      operations[running.slot]!.dropped.contains {
+        $0.level == grant.level && $0.page == first || $0.level == 0 && $0.page == access.page
+      }
     }
     if running { return nil }
+    // A huge page that was split since: its parts are held one by one.
+    if grant.level > 0, let part = spaces[space].references.find(access.page, level: 0), part.held, part.frame == frame
+    {
+      return !access.write || part.rights.contains(.write) ? nil : found(.writeAfterProtect, part.by)
+    }
     let head = frame - FrameNumber(access.page - first)
     guard reference.held, reference.frame == head else { return found(.staleDMA, by) }
     let entry = locate(spaces[space].root, access.page).entry
