@@ -24,13 +24,13 @@ struct MemoryOperations {
     try call(.mmap, request, LabMmapResponse.self)
   }
 
-  /// A shared mapping of a file from its begin on.
-  func mmap(_ firstPage: UInt64, _ pageCount: UInt64, file: String) throws(StormFailure) {
+  /// A mapping of a file from its begin on.
+  func mmap(_ firstPage: UInt64, _ pageCount: UInt64, file: String, shared: Bool) throws(StormFailure) {
     var request = range(LabMmapRequest(), firstPage, pageCount)
     request.read = true
     request.write = true
     request.file = file
-    request.shared = true
+    request.shared = shared
     try call(.mmap, request, LabMmapResponse.self)
   }
 

@@ -157,6 +157,8 @@ final class MutatorLane: @unchecked Sendable {
   /// The pages go to the spare place, which is mapped for it, and come back.
   private func userfaultMove(_ step: MutatorStep) throws(StormFailure) {
     let spare = StormPlan.spareFirstPage
+    // One page at least is in memory, and this process's alone.
+    stored[step.firstPage] = try store(step.firstPage)
     try measured { () throws(StormFailure) in try operations.mmap(spare, step.pageCount) }
     try measured { () throws(StormFailure) in try operations.uffdioMove(step.firstPage, step.pageCount, to: spare) }
     try measured { () throws(StormFailure) in try operations.uffdioMove(spare, step.pageCount, to: step.firstPage) }
@@ -169,7 +171,7 @@ final class MutatorLane: @unchecked Sendable {
     var file = ""
     try measured { () throws(StormFailure) in
       file = try operations.createFile(StormPlan.hugePageCount)
-      try operations.mmap(first, StormPlan.hugePageCount, file: file)
+      try operations.mmap(first, StormPlan.hugePageCount, file: file, shared: true)
     }
     let pages = first..<first + step.pageCount
     var expected: [UInt64: UInt64] = [:]
@@ -180,10 +182,28 @@ final class MutatorLane: @unchecked Sendable {
     try verify(expected)
     try measured { () throws(StormFailure) in try operations.reclaim(first, step.pageCount) }
     try verify(expected)
+    try usePrivately(file, step.pageCount, expected)
+    // Dirty pages of a file: the unmap flushes before it lets go of the page-table lock.
+    for page in pages { try store(page) }
     try measured { () throws(StormFailure) in
       try operations.munmap(first, StormPlan.hugePageCount)
       try operations.deleteFile(file)
     }
+  }
+
+  /// A private mapping of a file takes its contents over, and leaves them to the shared one as they are.
+  private func usePrivately(
+    _ file: String, _ pageCount: UInt64, _ contents: [UInt64: UInt64]
+  ) throws(StormFailure) {
+    let first = StormPlan.spareFirstPage
+    let own = first + StormPlan.hugePageCount
+    try measured { () throws(StormFailure) in try operations.mmap(own, pageCount, file: file, shared: false) }
+    var expected = contents
+    for page in own..<own + pageCount { expected[page] = contents[page - StormPlan.hugePageCount] }
+    try verify(expected)
+    for page in own..<own + pageCount { expected[page] = try store(page) }
+    try verify(expected)
+    try measured { () throws(StormFailure) in try operations.munmap(own, pageCount) }
   }
 
   private func useHugePages(_ step: MutatorStep) throws(StormFailure) {
@@ -207,7 +227,7 @@ final class MutatorLane: @unchecked Sendable {
     var file = ""
     try measured { () throws(StormFailure) in
       file = try operations.createFile(count, pageSize: StormPlan.hugePageCount << 12)
-      try operations.mmap(first, count, file: file)
+      try operations.mmap(first, count, file: file, shared: true)
     }
     stamp += 1
     if try operations.storeHuge(first << 12, stamp) {
@@ -234,15 +254,20 @@ final class MutatorLane: @unchecked Sendable {
     try measured { () throws(StormFailure) in try operations.deleteFile(file) }
   }
 
+  /// The pages come to the spare place when nobody may write to them any more: mirrors would make them different.
   private func mergePages() throws(StormFailure) {
     let first = StormPlan.spareFirstPage
-    try measured { () throws(StormFailure) in try operations.mmap(first, 2) }
+    let origin = first + StormPlan.hugePageCount
+    try measured { () throws(StormFailure) in try operations.mmap(origin, 2) }
     stamp += 1
-    for page in [first, first + 1] { try operations.store(page << 12, stamp) }
+    for page in [origin, origin + 1] { try operations.store(page << 12, stamp) }
     var expected = [first: stamp, first + 1: stamp]
+    try measured { () throws(StormFailure) in try operations.mprotect(origin, 2, write: false) }
+    try measured { () throws(StormFailure) in try operations.mremap(origin, 2, to: first) }
     try measured { () throws(StormFailure) in try operations.ksmWriteProtect(first, 2) }
     try measured { () throws(StormFailure) in try operations.ksmReplacePage(first, keptAt: first + 1) }
     try verify(expected)
+    try measured { () throws(StormFailure) in try operations.mprotect(first, 2, write: true) }
     expected[first] = try store(first)
     try verify(expected)
     try measured { () throws(StormFailure) in try operations.munmap(first, 2) }
