@@ -12,6 +12,8 @@ struct VerdictBook {
 
   private let limit: Int
   private(set) var count: [UInt64] = Array(repeating: 0, count: VerdictKind.allCases.count)
+  /// Those among them that mirrors earned.
+  private(set) var mirrorCount: [UInt64] = Array(repeating: 0, count: VerdictKind.allCases.count)
   private var first: [[Entry]] = Array(repeating: [], count: VerdictKind.allCases.count)
   private var newest: [Deque<Entry>] = Array(repeating: [], count: VerdictKind.allCases.count)
   private var lastSeq: UInt64 = 0
@@ -22,6 +24,7 @@ struct VerdictBook {
     lastSeq += 1
     let kind = Int(verdict.kind.rawValue)
     count[kind] += 1
+    if verdict.via == .mirror { mirrorCount[kind] += 1 }
     let entry = Entry(seq: lastSeq, verdict: verdict)
     if first[kind].count < limit / 2 { return first[kind].append(entry) }
     if newest[kind].count == limit - limit / 2 { newest[kind].removeFirst() }

@@ -396,6 +396,9 @@ public nonisolated struct LabVerdictCount: Sendable {
   /// Verdicts of that kind since the machine was created.
   public var count: UInt64 = 0
 
+  /// Those among them that mirrors of notifier subscribers earned.
+  public var mirrorCount: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -654,7 +657,7 @@ nonisolated extension LabVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension LabVerdictCount: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".VerdictCount"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}kind\0\u{1}count\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}kind\0\u{1}count\0\u{3}mirror_count\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -664,6 +667,7 @@ nonisolated extension LabVerdictCount: SwiftProtobuf.Message, SwiftProtobuf._Mes
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularEnumField(value: &self.kind) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.count) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.mirrorCount) }()
       default: break
       }
     }
@@ -676,12 +680,16 @@ nonisolated extension LabVerdictCount: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if self.count != 0 {
       try visitor.visitSingularUInt64Field(value: self.count, fieldNumber: 2)
     }
+    if self.mirrorCount != 0 {
+      try visitor.visitSingularUInt64Field(value: self.mirrorCount, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: LabVerdictCount, rhs: LabVerdictCount) -> Bool {
     if lhs.kind != rhs.kind {return false}
     if lhs.count != rhs.count {return false}
+    if lhs.mirrorCount != rhs.mirrorCount {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

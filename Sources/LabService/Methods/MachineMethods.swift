@@ -131,6 +131,7 @@ extension Shard {
           return .with {
             $0.kind = LabVerdictKind(kind)
             $0.count = count
+            $0.mirrorCount = host.verdicts.mirrorCount[Int(kind.rawValue)]
           }
         }
         $0.pageRequestService = host.figures.pageRequestService.latency
