@@ -108,7 +108,7 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
       ]),
-    .testTarget(name: "StormKitTests", dependencies: ["StormKit"]),
+    .testTarget(name: "StormKitTests", dependencies: ["IOMMUModel", "StormKit"]),
   ],
   swiftLanguageModes: [.v6]
 )

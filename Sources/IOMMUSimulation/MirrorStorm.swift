@@ -86,7 +86,7 @@ public struct MirrorStorm {
           .subscribe(space, SubscriberProfile(kind, range, owner: UInt32(index + 1))))
       else { preconditionFailure("a subscriber fits") }
       var configuration = MirrorEndpoint.Configuration(
-        kind: kind, seed: generator.next(), range: range, accessCount: plan.accessesPerMirror)
+        kind: kind, seed: generator.next(), runs: [range], accessCount: plan.accessesPerMirror)
       configuration.owner = UInt32(index + 1)
       if kind.isInterval { configuration.faultPages = 4 }
       if index == 0 { configuration.misbehaviour = plan.misbehaviour }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A mirror without I/O and without a clock: a table of its own over a run of pages, a list of accesses through it, and
+/// A mirror without I/O and without a clock: a table of its own over runs of pages, a list of accesses through it, and
 /// the rules by which it answers events. The client process and the simulation run this same type.
 ///
 ///     access ─▶ in the table ───────────────────────────────────────▶ access ─▶ over
@@ -13,8 +13,8 @@ public struct MirrorEndpoint: Sendable {
   public struct Configuration: Sendable {
     public var kind: MirrorKind
     public var seed: UInt64
-    /// Its run of pages.
-    public var range: MirrorRange
+    /// Its runs of pages: in ascending order, disjoint, none of them empty.
+    public var runs: [MirrorRange]
     public var accessCount: UInt64
     /// Accesses under way at once.
     public var concurrency = 4
@@ -25,12 +25,14 @@ public struct MirrorEndpoint: Sendable {
     /// `dev_private_owner`.
     public var owner: UInt32 = 0
     public var misbehaviour: MirrorMisbehaviour = []
-    public init(kind: MirrorKind, seed: UInt64, range: MirrorRange, accessCount: UInt64) {
+    public init(kind: MirrorKind, seed: UInt64, runs: [MirrorRange], accessCount: UInt64) {
       self.kind = kind
       self.seed = seed
-      self.range = range
+      self.runs = runs
       self.accessCount = accessCount
     }
+    /// From its first page to its last: what an interval notifier is told of.
+    public var range: MirrorRange { runs[0].union(runs[runs.count - 1]) }
   }
   public struct Counters: Equatable, Sendable {
     public var begun: UInt64 = 0
@@ -72,7 +74,8 @@ public struct MirrorEndpoint: Sendable {
   public var startLimit = UInt64.max
   private var rules: MirrorRules
   private var generator: StreamOfNumbers
-  // By page of its run.
+  private let places: MirrorPlaces
+  // By place.
   private var table: [Entry?]
   private var usesUnderWay: [UInt32]
   private var installsUnderWay: [UInt32]
@@ -87,7 +90,8 @@ public struct MirrorEndpoint: Sendable {
     self.configuration = configuration
     rules = MirrorRules(configuration.kind, sequence: sequence, openWindows: openWindows)
     generator = StreamOfNumbers(state: configuration.seed)
-    let count = Int(configuration.range.count)
+    places = MirrorPlaces(configuration.runs)
+    let count = places.count
     table = Array(repeating: nil, count: count)
     usesUnderWay = Array(repeating: 0, count: count)
     installsUnderWay = Array(repeating: 0, count: count)
@@ -137,7 +141,7 @@ public struct MirrorEndpoint: Sendable {
     let index = Int(answer.tag)
     guard slots[index].state == .faulting else { return }
     let range = slots[index].range
-    for page in clip(range) { isFaulting[page] = false }
+    for place in places.clip(range) { isFaulting[place] = false }
     let isLate = isReleased && !configuration.misbehaviour.contains(.usesAfterRelease)
     switch isLate ? .gone : answer.status {
     case .success:
@@ -165,7 +169,7 @@ public struct MirrorEndpoint: Sendable {
   public mutating func receiveInstalled(tag: UInt32) {
     let index = Int(tag)
     guard slots[index].state == .installing else { return }
-    for page in clip(slots[index].range) { installsUnderWay[page] -= 1 }
+    for place in places.clip(slots[index].range) { installsUnderWay[place] -= 1 }
     advance(index)
     settle()
   }
@@ -174,7 +178,7 @@ public struct MirrorEndpoint: Sendable {
   public mutating func receiveAccess(tag: UInt32, fenced: Bool) {
     let index = Int(tag)
     guard slots[index].state == .accessing else { return }
-    usesUnderWay[Int(slots[index].page - configuration.range.first)] -= 1
+    usesUnderWay[places.place(of: slots[index].page)] -= 1
     if fenced { return fence() }
     end(index, refused: false)
     settle()
@@ -197,20 +201,14 @@ public struct MirrorEndpoint: Sendable {
 
   // MARK: Events
 
-  private func clip(_ range: MirrorRange) -> Range<Int> {
-    let own = configuration.range
-    guard range.overlaps(own) else { return 0..<0 }
-    return Int(max(range.first, own.first) - own.first)..<Int(min(range.end, own.end) - own.first)
-  }
-
   private mutating func drop(_ range: MirrorRange) {
-    for page in clip(range) { table[page] = nil }
+    for place in places.clip(range) { table[place] = nil }
   }
 
   /// What must be waited for, or unmapped, would sleep.
   private func wouldBlock(_ event: MirrorEvent) -> Bool {
     guard configuration.kind.isInterval, event.hook == .invalidate else { return false }
-    return clip(event.range).contains {
+    return places.clip(event.range).contains {
       usesUnderWay[$0] > 0 || installsUnderWay[$0] > 0 || configuration.kind == .gntdev && table[$0] != nil
     }
   }
@@ -218,8 +216,8 @@ public struct MirrorEndpoint: Sendable {
   private mutating func answer(_ event: MirrorEvent) {
     var young: UInt32 = 0
     if event.hook == .young {
-      for page in clip(event.range) where isYoung[page] {
-        isYoung[page] = false
+      for place in places.clip(event.range) where isYoung[place] {
+        isYoung[place] = false
         young += 1
       }
     }
@@ -233,7 +231,7 @@ public struct MirrorEndpoint: Sendable {
 
   private func isSettled(_ event: MirrorEvent) -> Bool {
     let isFirstPass = event.hook == .invalidate && configuration.kind.takesTwoPasses
-    return clip(event.range).allSatisfy { installsUnderWay[$0] == 0 && (isFirstPass || usesUnderWay[$0] == 0) }
+    return places.clip(event.range).allSatisfy { installsUnderWay[$0] == 0 && (isFirstPass || usesUnderWay[$0] == 0) }
   }
 
   // MARK: Accesses
@@ -242,22 +240,24 @@ public struct MirrorEndpoint: Sendable {
     let isOver = isReleased && !configuration.misbehaviour.contains(.usesAfterRelease)
     guard !isFenced, !isOver, counters.begun < min(configuration.accessCount, startLimit) else { return }
     counters.begun += 1
-    slots[index].page = configuration.range.first + generator.next(below: configuration.range.count)
+    slots[index].page = places.page(at: Int(generator.next(below: UInt64(places.count))))
     slots[index].write = generator.next(below: 1000) < configuration.writePermille
     advance(index)
   }
 
   private mutating func advance(_ index: Int) {
     let page = slots[index].page
-    let place = Int(page - configuration.range.first)
+    let place = places.place(of: page)
     if let entry = table[place], entry.isWritable || !slots[index].write {
       slots[index].state = .accessing
       usesUnderWay[place] += 1
       isYoung[place] = true
+      // Word 0 of a page is the process's own, so that it can tell what it has lost.
+      let word = 1 + generator.next(below: 511)
       messages.append(
         .access(
-          tag: UInt32(index), page: page, physicalAddress: entry.physicalAddress + 8 * generator.next(below: 512),
-          write: slots[index].write, value: counters.begun))
+          tag: UInt32(index), page: page, physicalAddress: entry.physicalAddress + 8 * word, write: slots[index].write,
+          value: counters.begun))
     } else if isReleased {
       end(index, refused: true)
     } else if rules.isClosed(MirrorRange(first: page, count: 1)) {
@@ -266,16 +266,14 @@ public struct MirrorEndpoint: Sendable {
       slots[index].state = .joined
     } else {
       // As many pages around it as nobody faults already, in a block of that size.
-      let block = configuration.faultPages
-      let first = max(page / block * block, configuration.range.first)
-      let range = MirrorRange(first: first, count: min(first + block, configuration.range.end) - first)
-      let isAlone = !clip(range).contains { isFaulting[$0] }
+      let range = places.block(configuration.faultPages, around: page)
+      let isAlone = !places.clip(range).contains { isFaulting[$0] }
       fault(index, isAlone ? range : MirrorRange(first: page, count: 1))
     }
   }
 
   private mutating func fault(_ index: Int, _ range: MirrorRange) {
-    for page in clip(range) { isFaulting[page] = true }
+    for place in places.clip(range) { isFaulting[place] = true }
     slots[index].state = .faulting
     slots[index].range = range
     slots[index].snapshot = rules.snapshot
@@ -286,7 +284,7 @@ public struct MirrorEndpoint: Sendable {
   private mutating func install(_ index: Int, _ answer: MirrorFaultAnswer) {
     let range = slots[index].range
     for (offset, page) in answer.pages.enumerated() {
-      let place = Int(range.first - configuration.range.first) + offset
+      let place = places.place(of: range.first) + offset
       table[place] = Entry(physicalAddress: page.physicalAddress, isWritable: page.isWritable)
       installsUnderWay[place] += 1
     }

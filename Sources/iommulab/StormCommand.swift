@@ -30,7 +30,9 @@ struct StormCommand: ParsableCommand {
     help: ArgumentHelp("The holds of the sweep, machine time, each at least twice the one before.", valueName: "list"))
   var holds: String?
   @Option(
-    help: ArgumentHelp("Change an expectation: zero, some or any. Repeatable.", valueName: "strategy:VERDICT=…"))
+    help: ArgumentHelp(
+      "Change an expectation: zero, some or any. Mirrors have mirrors: in place of a strategy. Repeatable.",
+      valueName: "strategy:VERDICT=…"))
   var expect: [String] = []
   @Option(
     help: ArgumentHelp(
@@ -75,6 +77,7 @@ struct StormCommand: ParsableCommand {
     options.recordDirectory = record
     options.dilation = shape.dilation
     options.expected = ExpectedVerdicts(misbehaviour: plan.misbehaviour, isKernelOfNow: plan.isKernelOfNow)
+    options.expected.expectMirrors(of: plan)
     if sweepHold {
       if shape.strategies == nil { plan.strategies = ["empty-table"] }
       options.holds = try sweepPoints(plan.hold)
@@ -148,6 +151,12 @@ struct StormShape: ParsableArguments {
   var mutate: String?
   @Option(help: "Whose memory operations: 2014 (the default) or now.")
   var kernel: String?
+  @Option(
+    help: ArgumentHelp(
+      "Mirror processes beside the devices, one for each kind: all that the kernel has, or some of kvm, hmm, interval, "
+        + "gntdev, gru, secondary-tlb. Each mirrors every address space, and each mirror does an eighth of a device's "
+        + "accesses. None by default.", valueName: "all|list"))
+  var mirrors: String?
   @Option(help: ArgumentHelp("Let one device of each process misbehave: completes-early, forges-addresses, …"))
   var misbehave: String?
 
@@ -183,6 +192,12 @@ struct StormShape: ParsableArguments {
     if let priAllocation { plan.priAllocation = priAllocation }
     if let kernel { plan.isKernelOfNow = try Self.named(kernel, "--kernel", ["2014", "now"]) == "now" }
     if let mutate, try Self.named(mutate, "--mutate", ["usual", "all"]) == "all" { plan.mix = .all }
+    if let mirrors {
+      plan.mirrors =
+        mirrors == "all"
+        ? StormPlan.mirrorKinds(isKernelOfNow: plan.isKernelOfNow)
+        : mirrors.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+    }
     plan.misbehaviour = misbehave
     if let complaint = plan.complaint { throw .usage(complaint) }
     return plan

@@ -63,7 +63,7 @@ import Testing
 
   private func endpoint(_ kind: MirrorKind) -> MirrorEndpoint {
     var configuration = MirrorEndpoint.Configuration(
-      kind: kind, seed: 1, range: MirrorRange(first: 4, count: 1), accessCount: 10)
+      kind: kind, seed: 1, runs: [MirrorRange(first: 4, count: 1)], accessCount: 10)
     configuration.concurrency = 1
     configuration.owner = 7
     return MirrorEndpoint(configuration, sequence: 1, openWindows: 0)

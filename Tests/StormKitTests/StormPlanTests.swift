@@ -79,6 +79,69 @@ import Testing
   }
 }
 
+@Suite struct MirrorPlanTests {
+  @Test func `Mirrors are those that the kernel has, and others are refused with the way out`() {
+    var plan = StormPlan()
+    plan.mirrors = StormPlan.mirrorKinds(isKernelOfNow: false)
+    #expect(plan.mirrors == ["kvm", "gru", "secondary-tlb"] && plan.complaint == nil)
+    plan.mirrors = ["kvm", "hmm"]
+    #expect(plan.complaint?.contains("--kernel now") == true)
+    plan.isKernelOfNow = true
+    #expect(plan.complaint == nil)
+    plan.mirrors = ["vfio"]
+    #expect(plan.complaint?.contains("secondary-tlb") == true)
+  }
+
+  @Test func `Each mirror process has a name and a list of its own for every address space, beside what devices use`() {
+    var plan = StormPlan()
+    let without = plan.workloadHash
+    plan.mirrors = ["kvm", "gru", "kvm"]
+    #expect(plan.workloadHash != without)
+    #expect(plan.mirrors.indices.map(plan.mirrorName) == ["mirror kvm", "mirror gru", "mirror kvm 2"])
+    let spaces = (0..<plan.addressSpaces).map(String.init)
+    let processes = plan.mirrors.indices.map { plan.mirror($0, service: "", "", addressSpaces: spaces) }
+    #expect(Set(processes.flatMap { $0.mirrors.map(\.seed) }).count == 12)
+    for process in processes {
+      #expect(process.mirrors.map(\.addressSpace) == spaces)
+      let covered = process.runs.flatMap { Array($0.firstPage..<$0.firstPage + $0.pageCount) }
+      let shared = plan.shared(0)
+      #expect(Set(covered).isSuperset(of: shared.firstPage..<shared.firstPage + shared.pageCount))
+      #expect(covered.contains(StormPlan.spareFirstPage) && !covered.contains(plan.own(0).firstPage))
+    }
+  }
+
+  @Test func `Mirrors earn nothing, but in 2014 what the order leaves them`() {
+    var plan = StormPlan()
+    plan.mirrors = ["kvm"]
+    func expected(_ verdict: String) -> StormKit.Expectation {
+      var expected = ExpectedVerdicts(isKernelOfNow: plan.isKernelOfNow)
+      expected.expectMirrors(of: plan)
+      return expected.mirrorExpectation(verdict)
+    }
+    for verdict in ExpectedVerdicts.names { #expect(expected(verdict) == .zero) }
+    plan.mix = .all
+    #expect(expected("STALE_DMA") == .any && expected("MIRROR_AFTER_START") == .zero)
+    plan.mix = OperationMix()
+    plan.mirrors = ["secondary-tlb"]
+    #expect(expected("WRITE_AFTER_PROTECT") == .any && expected("MIRROR_WITHOUT_RETRY") == .zero)
+    plan.isKernelOfNow = true
+    plan.mix = .all
+    for verdict in ExpectedVerdicts.names { #expect(expected(verdict) == .zero) }
+  }
+
+  @Test func `A mirror's verdict is told apart from a device's, and can be expected by hand`() {
+    var expected = ExpectedVerdicts()
+    var mirrors = MirrorsResult()
+    mirrors.verdicts["MIRROR_AFTER_START"] = 2
+    #expect(
+      expected.differences(mirrors, "invalidate-range")
+        == ["invalidate-range: MIRROR_AFTER_START of mirrors is 2, expected zero"])
+    #expect(expected.apply("mirrors:MIRROR_AFTER_START=some") == nil)
+    #expect(expected.differences(mirrors, "invalidate-range").isEmpty)
+    #expect(expected.expectation("invalidate-range", "MIRROR_AFTER_START") == .zero)
+  }
+}
+
 @Suite struct ExpectedVerdictsTests {
   @Test func `The table is the design's`() {
     let expected = ExpectedVerdicts()
@@ -185,6 +248,29 @@ import Testing
     let line = text.split(separator: "\n").first { $0.hasPrefix("STALE_DMA") }
     #expect(line?.contains("12 (+)") == true)
     #expect(line?.contains("! 1 (0)") == true)
+  }
+
+  @Test func `What mirrors did stands in the table and in the JSON result, and is absent without them`() throws {
+    var result = Self.result("invalidate-range", staleDMA: 0)
+    #expect(!StormTable.text([result], colour: false).contains("irror"))
+    #expect(!LineJSON.encode(result).contains("mirrors"))
+    var mirrors = MirrorsResult()
+    for kind in ["kvm", "gru"] {
+      mirrors.processes.append(
+        MirrorFigures(
+          kind: kind, mirrors: 4, events: 700, refusals: 0, faults: 30, retries: 2, installs: 25, uses: 500,
+          refusedUses: 3, fencedUses: 0, released: 4, lost: 0))
+    }
+    for name in ExpectedVerdicts.names { (mirrors.verdicts[name], mirrors.expected[name]) = (0, .zero) }
+    mirrors.verdicts["MIRROR_AFTER_START"] = 7
+    result.mirrors = mirrors
+    let text = StormTable.text([result], colour: false)
+    let lines = text.split(separator: "\n").map { $0.split(separator: " ").joined(separator: " ") }
+    for line in ["Mirrors", "events answered 1,400", "uses 1,000", "mirrors released 8", "MIRROR_AFTER_START ! 7 (0)"] {
+      #expect(lines.contains(line), "\(line)")
+    }
+    let copy = try LineJSON.decode(StrategyResult.self, LineJSON.encode(result))
+    #expect(copy.mirrors?.processes.map(\.kind) == ["kvm", "gru"] && copy.mirrors?.sum(\.faults) == 60)
   }
 
   @Test func `The table of five strategies fits 120 columns`() {

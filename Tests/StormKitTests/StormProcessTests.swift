@@ -56,6 +56,59 @@ import Testing
     #expect(result.strategies.allSatisfy { $0.unexplainedCorruptions == 0 })
   }
 
+  @Test(arguments: ["2014", "now"])
+  func `Mirrors of every kind that the kernel has stay clean through every operation, beside devices`(
+    _ kernel: String
+  ) throws {
+    let (text, ending) = try Self.run([
+      "storm", "--processes", "1", "--devices-per-process", "4", "--accesses", "2000", "--dilation", "5", "--json",
+      "--strategies", "invalidate-range", "--mutate", "all", "--mirrors", "all", "--kernel", kernel,
+    ])
+    #expect(ending == "exit code 0", "\(text)")
+    let result = try LineJSON.decode(StormResult.self, text)
+    let mirrors = try #require(result.strategies[0].mirrors)
+    #expect(result.mirrors == StormPlan.mirrorKinds(isKernelOfNow: kernel == "now"))
+    #expect(mirrors.processes.map(\.kind) == result.mirrors)
+    for process in mirrors.processes {
+      #expect(process.lost == 0 && process.released == 4 && process.mirrors == 4, "\(process)")
+      #expect(process.uses + process.refusedUses >= 4 * 62, "\(process): its whole list")
+      #expect(process.events > 0 && process.installs > 0 && process.faults > 0, "\(process)")
+    }
+    #expect(result.strategies[0].unexplainedCorruptions == 0 && result.strategies[0].cpuMismatches == 0)
+    #expect(result.strategies[0].pageRequests > 0 && result.strategies[0].fenced == 0)
+    guard kernel == "now" else { return }
+    #expect(mirrors.verdicts.values.allSatisfy { $0 == 0 } && mirrors.expected.values.allSatisfy { $0 == .zero })
+  }
+
+  @Test func `A mirror process that dies ends the storm with its name, and nothing hangs`() throws {
+    let child = try ChildProcess(
+      name: "storm", program: Self.program,
+      arguments: [
+        "storm", "--processes", "1", "--devices-per-process", "4", "--accesses", "100000", "--dilation", "5",
+        "--strategies", "invalidate-range", "--mirrors", "kvm",
+      ], capturesError: true)
+    var mirrors: [pid_t] = []
+    while mirrors.isEmpty && !child.outputEnded { mirrors = Self.children(of: child.pid, command: "mirror") }
+    for mirror in mirrors { kill(mirror, SIGKILL) }
+    var lines: [String] = []
+    while !child.outputEnded {
+      waitForOutput([child], milliseconds: 1000)
+      lines += child.lines()
+    }
+    child.wait()
+    #expect(child.ending == "exit code 1", "\(lines)")
+    #expect(lines.contains { $0.contains("mirror kvm ended with signal 9") }, "\(lines)")
+  }
+
+  /// Processes that a process has started with this command.
+  private static func children(of parent: pid_t, command: String) -> [pid_t] {
+    let listed = (try? String(contentsOfFile: "/proc/\(parent)/task/\(parent)/children", encoding: .utf8)) ?? ""
+    return listed.split(separator: " ").compactMap { pid_t($0) }.filter { pid in
+      let line = (try? String(contentsOfFile: "/proc/\(pid)/cmdline", encoding: .utf8)) ?? ""
+      return line.split(separator: "\0").last.map(String.init) == command
+    }
+  }
+
   @Test func `An expectation that is not met ends with 1, a missed threshold with 99`() throws {
     let safe = Self.small + ["--strategies", "invalidate-range", "--accesses", "800"]
     #expect(try Self.run(safe + ["--expect", "invalidate-range:STALE_DMA=some"]).ending == "exit code 1")
@@ -75,7 +128,7 @@ import Testing
       ["storm", "--pattern", "spiral"], ["storm", "--no-such-option"], ["storm", "--pri-allocation", "99"],
       ["storm", "--accesses", "\(UInt64.max)"], ["storm", "--record", "/dev/null/logs"],
       ["simulate", "storm", "--devices", "0"], ["simulate", "storm", "--devices", "100000"],
-      ["storm", "--connect", "127.0.0.1:1"],
+      ["storm", "--connect", "127.0.0.1:1"], ["storm", "--mirrors", "hmm"], ["storm", "--mirrors", ""],
     ].map { arguments in (arguments, try? Self.ending(arguments)) }
     for (arguments, ending) in endings {
       #expect(ending == (arguments.contains("--connect") ? "exit code 3" : "exit code 2"), "\(arguments)")

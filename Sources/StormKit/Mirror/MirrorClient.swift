@@ -12,6 +12,18 @@ final class MirrorClient {
   let subscriber: String
   private let stream: RPCStreamID
   private(set) var endpoint: MirrorEndpoint
+  /// For poll(2); `turn` reads what it announces.
+  var descriptor: Int32 { client.rpc.descriptor }
+  /// Accesses that may have begun.
+  var startLimit: UInt64 {
+    get { endpoint.startLimit }
+    set { endpoint.startLimit = newValue }
+  }
+  /// Nothing more comes of it: the mirror is lost, or the address space is gone and no access is under way.
+  var isOver: Bool {
+    let goesOn = endpoint.configuration.misbehaviour.contains(.usesAfterRelease)
+    return endpoint.isFenced || endpoint.isReleased && (endpoint.isQuiet || goesOn)
+  }
 
   /// What a unary call was for; the endpoint's own tag stands below it in the call's tag.
   private enum Purpose: UInt64 { case answer = 1, fault, install, access }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import MirrorEndpoint
 
 /// How often a verdict may occur in a run.
 public enum Expectation: String, Codable, CaseIterable, Sendable {
@@ -64,6 +65,11 @@ public struct ExpectedVerdicts: Equatable, Sendable {
     "completes-twice": [:],
   ]
 
+  /// What mirrors may earn, whatever the strategy: hooks are the kernel's own way, and the kernel waits for each answer.
+  private var ofMirrors: [String: Expectation] = [:]
+  /// In place of a strategy's name: the mirrors, whatever the strategy.
+  static let mirrorsName = "mirrors"
+
   var changes: [String: [String: Expectation]] = [:]
   var added: [String: Expectation] = [:]
 
@@ -77,6 +83,14 @@ public struct ExpectedVerdicts: Equatable, Sendable {
     }
   }
 
+  /// Mirrors that obey earn nothing, unless the order is at fault: the lists of 2014 flush late or never what a secondary
+  /// TLB would have to hear of, and retract a file's tables without telling anybody (docs/expected-verdicts.md).
+  public mutating func expectMirrors(of plan: StormPlan) {
+    let isUnsafeOrder = plan.mirrors.contains(MirrorKind.secondaryTLB.rawValue) || plan.mix.files > 0
+    guard !plan.isKernelOfNow, isUnsafeOrder else { return }
+    for verdict in ["STALE_DMA", "WRITE_AFTER_PROTECT"] { ofMirrors[verdict] = .any }
+  }
+
   public func expectation(_ strategy: String, _ verdict: String) -> Expectation {
     if let changed = changes[strategy]?[verdict] { return changed }
     // A strategy that the table does not know, from a newer service perhaps, has no expectation.
@@ -84,6 +98,10 @@ public struct ExpectedVerdicts: Equatable, Sendable {
     let own = row[verdict] ?? .zero
     guard let extra = added[verdict] else { return own }
     return own == .zero ? extra : own
+  }
+
+  public func mirrorExpectation(_ verdict: String) -> Expectation {
+    changes[Self.mirrorsName]?[verdict] ?? ofMirrors[verdict] ?? .zero
   }
 
   public mutating func set(_ strategy: String, _ verdict: String, _ expectation: Expectation) {
@@ -105,6 +123,15 @@ public struct ExpectedVerdicts: Equatable, Sendable {
     }
     set(String(names[0]), String(names[1]), expectation)
     return nil
+  }
+
+  /// Every verdict of a run's mirrors that is not as expected, in words.
+  func differences(_ mirrors: MirrorsResult, _ strategy: String) -> [String] {
+    Self.names.compactMap { name in
+      let count = mirrors.verdicts[name] ?? 0
+      let expected = mirrorExpectation(name)
+      return expected.admits(count) ? nil : "\(strategy): \(name) of mirrors is \(count), expected \(expected.rawValue)"
+    }
   }
 
   /// Every verdict of a run that is not as expected, in words.

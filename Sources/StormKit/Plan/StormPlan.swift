@@ -39,6 +39,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var mix = OperationMix()
   /// Name of a misbehaviour that one device of each process shows; nil: none.
   public var misbehaviour: String?
+  /// Kinds of mirrors: of each one process, with a mirror of every address space.
+  public var mirrors: [String] = []
 
   /// Machine time between S's flush and E, ns.
   public var hold: UInt64 = 300_000
@@ -81,6 +83,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
         + "queue holds \(pageRequestQueueCapacity): take fewer devices or --pri-allocation"
         + " \(max(1, Int(pageRequestQueueCapacity) / devices))"
     }
+    if let complaintOfMirrors { return complaintOfMirrors }
     if let misbehaviour, !Misbehaviour.named.contains(where: { $0.name == misbehaviour }) {
       return "--misbehave: one of \(Misbehaviour.named.map(\.name).joined(separator: ", "))"
     }
@@ -89,7 +92,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
 
   // MARK: What follows from the plan
 
-  enum Purpose: UInt64 { case device = 1, ranks, operations, machine, stamps }
+  enum Purpose: UInt64 { case device = 1, ranks, operations, machine, stamps, mirror }
   func derivedSeed(_ purpose: Purpose, _ index: Int) -> UInt64 {
     // 53 bits: a JSON number that every reader keeps exactly.
     StreamGenerator.derived(seed, purpose.rawValue, UInt64(index)) >> 11
@@ -140,11 +143,13 @@ public struct StormPlan: Codable, Equatable, Sendable {
       shared: shared(addressSpace), own: own(addressSpace))
   }
 
-  /// Over every device's list of accesses and every list of operations. The strategy is no part of it.
+  /// Over every device's list of accesses, every list of operations, and what draws the accesses of mirrors. The strategy
+  /// is no part of it.
   public var workloadHash: String {
     var hash = StreamHash()
     for index in 0..<devices { AccessStream.hash(device(index).workload, into: &hash) }
     for index in 0..<addressSpaces { operations(index).hash(into: &hash) }
+    hashMirrors(into: &hash)
     let digits = String(hash.value, radix: 16)
     return String(repeating: "0", count: 16 - digits.count) + digits
   }

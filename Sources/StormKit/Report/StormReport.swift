@@ -36,7 +36,8 @@ public struct StormReport {
     for line in result.differences { text += "NOT AS EXPECTED  \(line)\n" }
     for line in result.missedThresholds { text += "THRESHOLD  \(line)\n" }
     if result.differences.isEmpty {
-      text += "Every verdict is as expected: the safe strategies are clean, the unsafe ones were caught.\n"
+      text += "Every verdict is as expected: the safe strategies are clean, the unsafe ones were caught"
+      text += result.mirrors == nil ? ".\n" : ", the mirrors are clean.\n"
     }
     return text
   }

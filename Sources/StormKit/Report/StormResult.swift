@@ -12,6 +12,8 @@ public struct StormResult: Codable, Sendable {
   public var deviceProcesses: Int
   public var devices: Int
   public var mutatorProcesses: Int
+  /// Kinds of mirrors, a process each; absent without `--mirrors`.
+  public var mirrors: [String]?
   public var strategies: [StrategyResult] = []
   /// Every verdict that was not as expected, and every threshold that was missed, in words.
   public var differences: [String] = []
@@ -73,8 +75,11 @@ public struct StrategyResult: Codable, Sendable {
   /// Loads that did not fetch what the same process had stored.
   public var cpuMismatches: UInt64 = 0
 
+  /// Of devices and CPUs; those of mirrors stand in `mirrors`.
   public var verdicts: [String: UInt64] = [:]
   public var expected: [String: Expectation] = [:]
+  /// Absent without `--mirrors`.
+  public var mirrors: MirrorsResult?
   public var latency = StrategyLatency()
   /// Share of its time that each process waited for a CPU: the service, devices, mutators.
   public var cpuWaitShares: [ProcessWait] = []

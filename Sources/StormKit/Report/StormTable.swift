@@ -97,6 +97,7 @@ public struct StormTable {
       count("devices fenced", \.fenced),
       count("time-outs", \.timeouts),
     ]
+    rows += mirrorRows(strategies)
     rows.append(heading("Waiting for a CPU (share of the time)"))
     for process in strategies.first?.cpuWaitShares.map(\.process) ?? [] {
       rows.append(
@@ -105,10 +106,12 @@ public struct StormTable {
           return DurationText.decimal(wait.share * 100, places: 0) + " %"
         })
     }
-    rows.append(heading("Verdicts (expected: 0 zero, + some, * any)"))
+    let hasMirrors = strategies.contains { $0.mirrors != nil }
+    rows.append(heading("Verdicts\(hasMirrors ? " of devices and CPUs" : "") (expected: 0 zero, + some, * any)"))
     for name in ExpectedVerdicts.names where shows(name, strategies) {
-      rows.append(row(name) { verdictCell($0, name) })
+      rows.append(row(name) { verdictCell($0.verdicts[name] ?? 0, $0.expected[name] ?? .any) })
     }
+    rows += mirrorVerdictRows(strategies)
     rows.append(heading("Independent checks"))
     rows.append(count("frames with foreign data", \.corruptedFrames))
     rows.append(count("  without a verdict", \.unexplainedCorruptions))
@@ -116,14 +119,45 @@ public struct StormTable {
     return rows
   }
 
+  private static func mirrorRows(_ strategies: [StrategyResult]) -> [Row] {
+    guard strategies.contains(where: { $0.mirrors != nil }) else { return [] }
+    func count(_ name: String, _ path: KeyPath<MirrorFigures, UInt64>) -> Row {
+      Row(name: name, cells: strategies.map { DurationText.grouped($0.mirrors?.sum(path) ?? 0) })
+    }
+    return [
+      Row(name: "Mirrors", cells: [], isHeading: true),
+      count("events answered", \.events),
+      count("faults", \.faults),
+      count("retries", \.retries),
+      count("installs", \.installs),
+      count("uses", \.uses),
+      count("uses refused", \.refusedUses),
+      count("mirrors released", \.released),
+      count("mirrors lost", \.lost),
+    ]
+  }
+
+  /// What only mirrors earn is shown always: a zero is what they are run for.
+  private static func mirrorVerdictRows(_ strategies: [StrategyResult]) -> [Row] {
+    guard strategies.contains(where: { $0.mirrors != nil }) else { return [] }
+    let shown = ExpectedVerdicts.names.filter { name in
+      name == "STALE_DMA" || name.hasPrefix("MIRROR_")
+        || strategies.contains { ($0.mirrors?.verdicts[name] ?? 0) > 0 || $0.mirrors?.expected[name] != .zero }
+    }
+    return [Row(name: "Verdicts of mirrors", cells: [], isHeading: true)]
+      + shown.map { name in
+        Row(
+          name: name,
+          cells: strategies.map { verdictCell($0.mirrors?.verdicts[name] ?? 0, $0.mirrors?.expected[name] ?? .any) })
+      }
+  }
+
   /// Verdicts that nobody earned and nobody was expected to earn are left out, except the first.
   private static func shows(_ name: String, _ strategies: [StrategyResult]) -> Bool {
     name == "STALE_DMA" || strategies.contains { ($0.verdicts[name] ?? 0) > 0 || $0.expected[name] != .zero }
   }
 
-  private static func verdictCell(_ result: StrategyResult, _ name: String) -> String {
-    let count = result.verdicts[name] ?? 0
-    let expected = result.expected[name] ?? .any
+  private static func verdictCell(_ count: UInt64, _ expected: Expectation) -> String {
     let mark = expected == .zero ? "0" : expected == .some ? "+" : "*"
     return "\(expected.admits(count) ? "" : "! ")\(DurationText.grouped(count)) (\(mark))"
   }

@@ -69,6 +69,15 @@ struct StormMachine {
     let _: LabBindPasidResponse = try client.call(.bindPasid, request)
   }
 
+  /// Every process exits; today's OOM reaper has been at every other one before.
+  func exit(_ client: LabClient, isKernelOfNow: Bool) throws(StormFailure) {
+    for (index, space) in addressSpaces.enumerated() {
+      let operations = MemoryOperations(client, machine: machine, addressSpace: space, cpu: 0)
+      if isKernelOfNow && index % 2 == 1 { try operations.oomReap(space) }
+      try operations.exit(child: space)
+    }
+  }
+
   func statistics(_ client: LabClient) throws(StormFailure) -> LabStatistics {
     var request = LabGetStatisticsRequest()
     request.machine = machine

@@ -45,7 +45,7 @@ public final class StormRunner {
     let dilation = options.dilation ?? max(1, (Double(roundTrip) / 1000).rounded())
     var result = StormResult(
       seed: plan.seed, dilation: dilation, roundTripNanoseconds: roundTrip, deviceProcesses: plan.processes,
-      devices: plan.devices, mutatorProcesses: plan.mutators)
+      devices: plan.devices, mutatorProcesses: plan.mutators, mirrors: plan.mirrors.isEmpty ? nil : plan.mirrors)
     progress.clear()
     announce(result)
     if options.holds.isEmpty {
@@ -66,7 +66,7 @@ public final class StormRunner {
     let source =
       options.dilation == nil
       ? "round trip \(DurationText.format(result.roundTripNanoseconds)) over 1 µs of PCIe" : "given"
-    let lines = [
+    var lines = [
       "seed \(plan.seed) · \(plan.processes) device processes × \(plan.devicesPerProcess) devices · "
         + "\(plan.mutators) mutator processes · \(plan.addressSpaces) address spaces",
       "\(DurationText.grouped(plan.totalAccesses)) accesses per strategy, \(plan.pattern), "
@@ -74,6 +74,11 @@ public final class StormRunner {
         + "hold \(DurationText.format(plan.hold)) · dilation \(dilation) (\(source))",
       "workload \(plan.workloadHash)",
     ]
+    if !plan.mirrors.isEmpty {
+      lines.insert(
+        "\(plan.mirrors.count) mirror processes (\(plan.mirrors.joined(separator: ", "))), each with a mirror of every "
+          + "address space and \(DurationText.grouped(plan.accessesPerMirror)) accesses in each", at: 1)
+    }
     FileHandle.standardError.write(Data((lines.joined(separator: "\n") + "\n").utf8))
   }
 
@@ -84,6 +89,7 @@ public final class StormRunner {
     for strategy in plan.strategies {
       let (one, histograms) = try run(strategy, hold: hold, dilation: dilation)
       result.differences += options.expected.differences(strategy, one.verdicts)
+      if let mirrors = one.mirrors { result.differences += options.expected.differences(mirrors, strategy) }
       result.missedThresholds += missed(strategy, histograms)
       strategies.append(one)
     }
@@ -102,6 +108,7 @@ public final class StormRunner {
       try machine.populate(client, plan: plan, strategy: strategy)
       try run.start(machine, address: address, program: options.program)
       var result = StrategyResult(strategy: strategy, workloadHash: plan.workloadHash)
+      if !plan.mirrors.isEmpty { result.mirrors = MirrorsResult() }
       let waitBefore = service.map { SchedulerWait(pid: $0.child.pid) }
       let start = monotonicNow()
       try run.run { done in
@@ -110,15 +117,20 @@ public final class StormRunner {
       }
       let elapsed = monotonicNow() - start
       result.seconds = Double(elapsed) / 1e9
-      try run.collect()
+      let waitAfter = service.map { SchedulerWait(pid: $0.child.pid) }
+      try run.collect { () throws(StormFailure) in
+        if !plan.mirrors.isEmpty { try machine.exit(client, isKernelOfNow: plan.isKernelOfNow) }
+      }
       result.take(try machine.statistics(client))
-      if let service, let before = waitBefore {
-        let wait = CPUWait(
-          waited: SchedulerWait(pid: service.child.pid).longest(since: before), elapsed: elapsed)
+      if let before = waitBefore, let after = waitAfter {
+        let wait = CPUWait(waited: after.longest(since: before), elapsed: elapsed)
         result.cpuWaitShares.append(ProcessWait(process: "service", share: wait.share))
       }
       let histograms = run.report(into: &result)
-      for name in ExpectedVerdicts.names { result.expected[name] = options.expected.expectation(strategy, name) }
+      for name in ExpectedVerdicts.names {
+        result.expected[name] = options.expected.expectation(strategy, name)
+        result.mirrors?.expected[name] = options.expected.mirrorExpectation(name)
+      }
       result.firstStaleAccess = try machine.firstStaleAccess(client)
       result.log = try record(machine, strategy, hold)
       note(result, run.firstRefusal)
@@ -142,6 +154,11 @@ public final class StormRunner {
       warnings.append(
         "\(result.strategy): \(result.refusedMessages) messages of devices were refused or dropped"
           + (firstRefusal.map { " (the first: \($0))" } ?? ""))
+    }
+    for mirror in result.mirrors?.processes ?? [] where mirror.lost > 0 {
+      warnings.append(
+        "\(result.strategy): \(mirror.lost) of \(mirror.mirrors) \(mirror.kind) mirrors did not answer in time and were "
+          + "fenced: nobody waited for them any more")
     }
     if result.unexplainedCorruptions > 0 {
       warnings.append("\(result.strategy): corrupted frames without a verdict: the oracle missed something")

@@ -5,14 +5,16 @@ import RPCClient
 /// One strategy's run: the processes that make the storm on one machine, and what they report.
 final class StrategyRun {
   private enum State { case starting, running, finished, reported }
+  private enum Role { case device, mutator, mirror }
   private final class Worker {
     let process: ChildProcess
-    let isDevice: Bool
+    let role: Role
     var state = State.starting
+    /// Accesses that have ended.
     var progress: UInt64 = 0
-    init(_ process: ChildProcess, isDevice: Bool) {
+    init(_ process: ChildProcess, _ role: Role) {
       self.process = process
-      self.isDevice = isDevice
+      self.role = role
     }
   }
 
@@ -21,6 +23,8 @@ final class StrategyRun {
   private var workers: [Worker] = []
   private var deviceResults: [(name: String, result: DeviceProcessResult)] = []
   private var mutatorResults: [(name: String, result: MutatorResult)] = []
+  /// By the name of the process.
+  private var mirrorResults: [String: MirrorProcessResult] = [:]
   private var forwarded: UInt64 = 0
   /// Steps done and steps in all of each mutator's list.
   private var lists: [UInt32: (done: Int, count: Int)] = [:]
@@ -40,7 +44,7 @@ final class StrategyRun {
       let configuration = DeviceProcessConfiguration(
         service: address, machine: machine.machine,
         devices: Array(machine.devices[first..<first + plan.devicesPerProcess]))
-      try spawn("devices \(index + 1)", program, "device", LineJSON.encode(configuration), isDevice: true)
+      try spawn("devices \(index + 1)", program, "device", LineJSON.encode(configuration), .device)
     }
     for index in 0..<plan.mutators {
       let lanes = stride(from: index, to: plan.addressSpaces, by: plan.mutators).map { space in
@@ -51,17 +55,21 @@ final class StrategyRun {
       for lane in lanes { lists[lane.own.pasid] = (0, lane.steps.count) }
       let configuration = MutatorConfiguration(
         service: address, machine: machine.machine, lanes: lanes, totalAccesses: plan.totalAccesses)
-      try spawn("mutator \(index + 1)", program, "mutate", LineJSON.encode(configuration), isDevice: false)
+      try spawn("mutator \(index + 1)", program, "mutate", LineJSON.encode(configuration), .mutator)
+    }
+    for index in plan.mirrors.indices {
+      let configuration = plan.mirror(index, service: address, machine.machine, addressSpaces: machine.addressSpaces)
+      try spawn(plan.mirrorName(index), program, "mirror", LineJSON.encode(configuration), .mirror)
     }
   }
 
   private func spawn(
-    _ name: String, _ program: String, _ command: String, _ configuration: String, isDevice: Bool
+    _ name: String, _ program: String, _ command: String, _ configuration: String, _ role: Role
   ) throws(StormFailure) {
     do {
       let process = try ChildProcess(name: name, program: program, arguments: [command])
       process.send(configuration)
-      workers.append(Worker(process, isDevice: isDevice))
+      workers.append(Worker(process, role))
     } catch {
       throw .broken("\(error)")
     }
@@ -75,9 +83,13 @@ final class StrategyRun {
     try wait(for: .finished, each)
   }
 
-  /// Asks the devices for their figures; they still answer invalidations.
-  func collect() throws(StormFailure) {
-    for worker in workers where worker.isDevice { worker.process.send("report") }
+  /// Asks for the figures of devices and mirrors; they still answer invalidations. Mirrors go on until their address
+  /// spaces are gone, which is what `exit` does. Devices are asked after it: who writes a result that nobody reads yet
+  /// answers nothing.
+  func collect(_ exit: () throws(StormFailure) -> Void) throws(StormFailure) {
+    for worker in workers where worker.role == .mirror { worker.process.send("report") }
+    try exit()
+    for worker in workers where worker.role == .device { worker.process.send("report") }
     try wait(for: .reported) { _ in }
   }
 
@@ -111,23 +123,26 @@ final class StrategyRun {
           throw .broken("\(worker.process.name) ended with \(worker.process.ending)")
         }
       }
-      let progress = workers.reduce(0) { $0 + $1.progress }
+      let progress = workers.reduce(0) { $0 + ($1.role == .device ? $1.progress : 0) }
       if progress != forwarded {
         forwarded = progress
-        for worker in workers where !worker.isDevice { worker.process.send("progress \(progress)") }
+        for worker in workers where worker.role == .mutator { worker.process.send("progress \(progress)") }
       }
       holdBack()
       each(progress)
     }
   }
 
-  /// Keeps the two lists in step: mutators wait for accesses, and in the closed loop accesses wait for mutators.
+  /// Keeps the lists in step: mutators wait for accesses of devices, and in the closed loop these wait for mutators and for
+  /// mirrors.
   private func holdBack() {
-    let slowest = lists.values.map { $0.count == 0 ? 1000 : UInt64($0.done * 1000 / $0.count) }.min() ?? 1000
+    var slowest = lists.values.map { $0.count == 0 ? 1000 : UInt64($0.done * 1000 / $0.count) }.min() ?? 1000
+    let ofMirrors = plan.accessesPerMirror * UInt64(plan.addressSpaces)
+    for worker in workers where worker.role == .mirror { slowest = min(slowest, worker.progress * 1000 / ofMirrors) }
     let allowed = min(1000, slowest + Self.lead)
     guard allowed > limit else { return }
     limit = allowed
-    for worker in workers where worker.isDevice { worker.process.send("limit \(allowed)") }
+    for worker in workers where worker.role != .mutator { worker.process.send("limit \(allowed)") }
   }
 
   private static func has(_ state: State, reached wanted: State) -> Bool {
@@ -147,10 +162,10 @@ final class StrategyRun {
     case "finished": worker.state = .finished
     case "result":
       worker.state = .reported
-      if worker.isDevice {
-        deviceResults.append((name, try LineJSON.decode(DeviceProcessResult.self, payload)))
-      } else {
-        mutatorResults.append((name, try LineJSON.decode(MutatorResult.self, payload)))
+      switch worker.role {
+      case .device: deviceResults.append((name, try LineJSON.decode(DeviceProcessResult.self, payload)))
+      case .mutator: mutatorResults.append((name, try LineJSON.decode(MutatorResult.self, payload)))
+      case .mirror: mirrorResults[name] = try LineJSON.decode(MirrorProcessResult.self, payload)
       }
     case "error": throw .broken("\(name): \(try LineJSON.decode(String.self, payload))")
     default: throw .broken("\(name) said '\(line.prefix(80))'")
@@ -193,6 +208,12 @@ final class StrategyRun {
       histograms.operations.merge(mutator.operationLatency)
       result.cpuWaitShares.append(ProcessWait(process: name, share: mutator.wait.share))
     }
+    for index in plan.mirrors.indices {
+      let name = plan.mirrorName(index)
+      guard let mirror = mirrorResults[name] else { continue }
+      result.mirrors?.processes.append(MirrorFigures(plan.mirrors[index], mirror))
+      result.cpuWaitShares.append(ProcessWait(process: name, share: mirror.wait.share))
+    }
     result.latency.pageRequestService.client = histograms.pageRequests.summary
     result.latency.invalidateToCompletion.client = histograms.invalidations.summary
     result.latency.access = histograms.accesses.summary
@@ -225,8 +246,15 @@ extension StrategyResult {
     queueOverflows = counters.queueOverflows
     corruptedFrames = counters.corruptedFrames
     unexplainedCorruptions = counters.unexplainedCorruptions
-    for name in ExpectedVerdicts.names { verdicts[name] = 0 }
-    for verdict in statistics.verdicts { verdicts[verdict.kind.storyName, default: 0] += verdict.count }
+    for name in ExpectedVerdicts.names {
+      verdicts[name] = 0
+      mirrors?.verdicts[name] = 0
+    }
+    for verdict in statistics.verdicts {
+      let name = verdict.kind.storyName
+      verdicts[name, default: 0] += verdict.count - verdict.mirrorCount
+      mirrors?.verdicts[name, default: 0] += verdict.mirrorCount
+    }
     latency.pageRequestService.machine = LatencySummary(statistics.pageRequestService)
     latency.invalidateToCompletion.machine = LatencySummary(statistics.invalidationCompletion)
   }
