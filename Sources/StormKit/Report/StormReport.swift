@@ -37,7 +37,9 @@ public struct StormReport {
     for line in result.missedThresholds { text += "THRESHOLD  \(line)\n" }
     if result.differences.isEmpty {
       text += "Every verdict is as expected: the safe strategies are clean, the unsafe ones were caught"
-      text += result.mirrors == nil ? ".\n" : ", the mirrors are clean.\n"
+      let mirrors = result.strategies.compactMap(\.mirrors)
+      let areClean = mirrors.allSatisfy { $0.verdicts.values.allSatisfy { $0 == 0 } }
+      text += !mirrors.isEmpty && areClean ? ", the mirrors are clean.\n" : ".\n"
     }
     return text
   }
