@@ -107,7 +107,11 @@ import Testing
       let shared = plan.shared(0)
       #expect(Set(covered).isSuperset(of: shared.firstPage..<shared.firstPage + shared.pageCount))
       #expect(covered.contains(StormPlan.spareFirstPage) && !covered.contains(plan.own(0).firstPage))
+      #expect(!covered.contains(StormPlan.hugetlbFirstPage))
     }
+    plan.mix = .all
+    let last = plan.mirror(0, service: "", "", addressSpaces: spaces).runs.last
+    #expect(last?.firstPage == StormPlan.hugetlbFirstPage, "where there is hugetlbfs")
   }
 
   @Test func `Mirrors earn nothing, but in 2014 what the order leaves them`() {

@@ -14,8 +14,20 @@ extension StormPlan {
 
   private static let mostMirrors = 64
 
-  /// Pages of the spare place that a mirror has in its table, beside the pages that devices use.
-  private static let mirroredSparePages: UInt64 = 16
+  /// Pages of each of the mutator's other places that a mirror has in its table, beside the pages that devices use.
+  private static let mirroredPages: UInt64 = 16
+
+  /// Where mutators and devices meet mirrors: the mutator's own pages are nobody else's, so that it can verify them.
+  private var mirrorRuns: [MirrorProcessConfiguration.Run] {
+    var runs = [
+      MirrorProcessConfiguration.Run(firstPage: Self.spareFirstPage, pageCount: Self.mirroredPages),
+      MirrorProcessConfiguration.Run(firstPage: Self.sharedFirstPage, pageCount: sharedPages),
+    ]
+    if mix.hugetlbs > 0 {
+      runs.append(MirrorProcessConfiguration.Run(firstPage: Self.hugetlbFirstPage, pageCount: Self.mirroredPages))
+    }
+    return runs
+  }
 
   var complaintOfMirrors: String? {
     let kinds = Self.mirrorKinds(isKernelOfNow: true).joined(separator: ", ")
@@ -44,14 +56,12 @@ extension StormPlan {
   func mirror(
     _ index: Int, service: String, _ machine: String, addressSpaces: [String]
   ) -> MirrorProcessConfiguration {
-    let spare = MirrorProcessConfiguration.Run(firstPage: Self.spareFirstPage, pageCount: Self.mirroredSparePages)
-    let shared = MirrorProcessConfiguration.Run(firstPage: Self.sharedFirstPage, pageCount: sharedPages)
-    return MirrorProcessConfiguration(
+    MirrorProcessConfiguration(
       service: service, machine: machine, kind: mirrors[index],
       mirrors: addressSpaces.enumerated().map {
         MirrorProcessConfiguration.Mirror(addressSpace: $1, seed: mirrorSeed(index, $0))
       },
-      runs: [spare, shared], accesses: accessesPerMirror)
+      runs: mirrorRuns, accesses: accessesPerMirror)
   }
 
   func hashMirrors(into hash: inout StreamHash) {
