@@ -15,9 +15,7 @@ extension Machine {
     guard !subscribers[id].profile.kind.isInterval || subscribers[id].profile.range.contains(fault.range) else {
       throw Refusal(.outsideSubscription, [.address, .byteCount])
     }
-    guard operationCount < Int(settings.limits.operations) else {
-      throw Refusal(.limitReached, [], figure: UInt64(settings.limits.operations))
-    }
+    try requireSlot()
     let operation = insert(.rangeFault, .addressSpace(space), fault.range) {
       $0.rights = fault.rights.impliedByEntry
       $0.mirrorFault = RangeFaultState(subscriber: id)

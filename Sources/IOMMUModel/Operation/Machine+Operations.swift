@@ -20,6 +20,20 @@ enum StepOutcome {
 extension Machine {
   /// Operations that can run at a time, the machine's own among them (`OperationID.slot`).
   static let operationSlots = 0xfff
+  /// Of these, slots that callers leave to page-request groups and flushes, for which what they start may wait; and slots
+  /// that groups leave to flushes, for which a group may wait. A flush waits for devices alone, and so ends.
+  static let slotsBesideCallers = 128
+  static let slotsBesideGroups = 64
+
+  /// Operations beside which a caller may start no other.
+  @inline(__always) var operationLimit: Int {
+    min(Int(settings.limits.operations), Self.operationSlots - Self.slotsBesideCallers)
+  }
+
+  @inline(__always)
+  func requireSlot() throws(Refusal) {
+    guard operationCount < operationLimit else { throw Refusal(.limitReached, [], figure: UInt64(operationLimit)) }
+  }
 
   /// What a running operation is; nil: it has returned, or is in its turn.
   @inline(__always)
@@ -42,9 +56,7 @@ extension Machine {
     _ request: OperationRequest, by mirror: SubscriberID? = nil, _ effects: inout Effects
   ) throws(Refusal) -> OperationID {
     try validate(request)
-    guard operationCount < Int(settings.limits.operations) else {
-      throw Refusal(.limitReached, [], figure: UInt64(settings.limits.operations))
-    }
+    try requireSlot()
     let id: OperationID
     switch request {
     case .mmap(let space, let range, let rights, let pageSizeLog2):

@@ -104,7 +104,8 @@ extension Machine {
   mutating func dispatchGroups(_ effects: inout Effects) {
     guard !handler.dispatching else { return }
     handler.dispatching = true
-    while handler.idleWorkers > 0, operationCount < Self.operationSlots, let group = handler.groups.popFirst() {
+    let limit = Self.operationSlots - Self.slotsBesideGroups
+    while handler.idleWorkers > 0, operationCount < limit, let group = handler.groups.popFirst() {
       handler.idleWorkers -= 1
       let target = handlerTarget(group)
       let id = insert(.pageRequestGroup, target, PageRange(first: group.first.page, count: 1)) { $0.group = group }

@@ -763,7 +763,7 @@ public nonisolated struct LabMachineLimits: Sendable {
   /// Clears the value of `devices`. Subsequent reads from it will return its default value.
   public mutating func clearDevices() {self._devices = nil}
 
-  /// Running operations. Default 4,096.
+  /// Running operations, of which callers can start 3,967; the rest is the machine's own. Default 4,096.
   public var operations: UInt32 {
     get {_operations ?? 0}
     set {_operations = newValue}
