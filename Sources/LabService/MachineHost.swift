@@ -108,15 +108,16 @@ final class MachineHost {
     return count
   }
 
-  /// Performs due turns of a WALL machine, at most `limit`.
+  /// Performs due turns of a WALL machine, at most those of a pass.
   /// - Returns: whether more are due.
   @inline(__always)
-  func runDue(_ now: UInt64, limit: Int) -> Bool {
+  func runDue(_ now: UInt64) -> Bool {
     guard case .wall = pacing else { return false }
     let end = time(now)
     var count = 0
     while let due = machine.nextDue(), due <= end {
-      if count == limit { return true }
+      if count == shard.limits.turnsPerPass { return true }
+      if count > 0, count % shard.limits.turnsPerShare == 0, shard.isPassOver { return true }
       turn(at: due)
       count += 1
     }

@@ -49,4 +49,15 @@ struct MachineLog {
     if writer.byteCount > 0 { close() }
     return pieces
   }
+
+  /// The whole log so far, in one.
+  var bytes: [UInt8] {
+    mutating get {
+      let pieces = snapshot()
+      var bytes: [UInt8] = []
+      bytes.reserveCapacity(byteCount)
+      for piece in pieces { bytes += piece }
+      return bytes
+    }
+  }
 }

@@ -6,6 +6,11 @@ public struct ServiceLimits: Sendable {
   public var machines = 256
   /// Internal turns of one machine in one pass of its loop; the rest waits for the next pass, after other machines.
   public var turnsPerPass = 4096
+  /// After this time a pass begins no more internal turns and no more entries of explanations than one share for each
+  /// machine and explanation: what other callers wait for comes between.
+  public var passTime: UInt64 = 1_000_000
+  /// Turns or entries of a share; the clock is read once for each.
+  public var turnsPerShare = 64
   /// Turns of one `Advance`.
   public var turnsPerAdvance: UInt32 = 100_000
   /// Events of a device that are kept before its first stream.

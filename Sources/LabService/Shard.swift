@@ -103,20 +103,23 @@ final class Shard: RPCHandler, @unchecked Sendable {
     isForwarded = forwarded
   }
 
+  /// The pass has had its time.
+  var isPassOver: Bool { loop.clock() &- now >= limits.passTime }
+
   /// The machine has a turn in this pass. Due turns come before what this pass brings.
   @inline(__always)
   func touch(_ host: MachineHost) {
     if host.isTouched { return }
     host.isTouched = true
     touched.append(host)
-    _ = host.runDue(now, limit: limits.turnsPerPass)
+    _ = host.runDue(now)
   }
 
   /// Runs what is due, in turn over the machines of the pass, then sends everything.
   func endPass() {
     for host in touched {
       host.dispatch()
-      let more = host.runDue(now, limit: limits.turnsPerPass)
+      let more = host.runDue(now)
       host.dispatch()
       let lags = flush(host)
       host.isTouched = false

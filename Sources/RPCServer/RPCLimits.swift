@@ -33,6 +33,9 @@ public struct RPCLimits: Sendable {
   /// Time between two pieces of a request body whose answer waits for its end, or of a message that is incomplete.
   public var body: UInt64 = 30_000_000_000
 
+  /// Time after which passes of the timer let the sockets in between.
+  public var busyTime: UInt64 = 1_000_000
+
   /// Connections per event loop; further ones are closed at once.
   public var connectionsPerLoop = 20_000
 

@@ -36,6 +36,9 @@ public final class RPCLoop: @unchecked Sendable {
   private var timerAt = UInt64.max
   private var wakeAt = UInt64.max
   private var wake: Scheduled<Void>?
+  private var isWoken = false
+  /// When the first of the passes began that have followed one another without a look at the sockets.
+  private var busySince: UInt64?
   private var sweptAt: UInt64 = 0
   private let sweepInterval: UInt64
 
@@ -74,6 +77,7 @@ public final class RPCLoop: @unchecked Sendable {
   /// A read burst of one connection is over: its events become calls and messages, the handler acts, output leaves.
   func readCompleted(_ connection: RPCConnection) {
     readClock()
+    busySince = nil
     let nested = inPass
     inPass = true
     collect(connection)
@@ -158,15 +162,23 @@ public final class RPCLoop: @unchecked Sendable {
     if time != .max { wake(at: time) }
   }
 
+  /// What the clock shows now, within a pass.
+  public func clock() -> UInt64 { NIODeadline.now().uptimeNanoseconds }
+
   private func wake(at time: UInt64) {
     guard time < wakeAt else { return }
+    wakeAt = time
+    // A pass of the timer schedules once, at its end.
+    if !isWoken { schedule() }
+  }
+
+  private func schedule() {
     wake?.cancel()
     wake = nil
-    wakeAt = time
-    if time <= now {
+    if wakeAt <= now {
       eventLoop.execute { self.woken() }
-    } else {
-      wake = eventLoop.scheduleTask(deadline: .uptimeNanoseconds(time)) { self.woken() }
+    } else if wakeAt != .max {
+      wake = eventLoop.scheduleTask(deadline: .uptimeNanoseconds(wakeAt)) { self.woken() }
     }
   }
 
@@ -175,6 +187,7 @@ public final class RPCLoop: @unchecked Sendable {
     guard wakeAt <= now else { return }
     wakeAt = .max
     wake = nil
+    isWoken = true
     while let call = deadlines.popDue(now) { deadlinePassed(call) }
     if !connections.isEmpty, now &- sweptAt >= sweepInterval { sweep() }
     if timerAt <= now {
@@ -184,7 +197,27 @@ public final class RPCLoop: @unchecked Sendable {
     settle()
     if timerAt != .max { wake(at: timerAt) }
     if !connections.isEmpty { wake(at: sweptAt + sweepInterval) }
+    isWoken = false
+    letSocketsIn()
+    schedule()
   }
+
+  /// The event loop runs whatever is due before it looks at its sockets. After a while of passes that each found the next
+  /// one due, the next one is put off until it has looked.
+  private func letSocketsIn() {
+    let end = clock()
+    let since = busySince ?? now
+    if wakeAt > end &+ Self.reach {
+      busySince = nil
+    } else if end &- since >= limits.busyTime {
+      busySince = nil
+      wakeAt = end &+ Self.reach
+    } else {
+      busySince = since
+    }
+  }
+  /// From the end of a pass to the moment at which the event loop asks what is due.
+  private static let reach: UInt64 = 20_000
 
   /// Ends what takes too long. Runs a few times within the shortest of the times, never per request.
   private func sweep() {

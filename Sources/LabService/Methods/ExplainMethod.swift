@@ -41,7 +41,7 @@ extension Shard {
     let device = verdict.device.rawValue == 0 ? "a CPU" : "device \(verdict.device.text)"
     do throws(LogError) {
       let retrace = try Retrace(
-        Array(host.log!.snapshot().joined()), of: verdict, number: request.seq, device: device)
+        host.log!.bytes, of: verdict, number: request.seq, device: device)
       explanations.append(
         ExplanationJob(caller: caller, format: request.format, retrace: retrace, isCut: host.log!.isFull))
     } catch {
@@ -59,7 +59,7 @@ extension Shard {
     var underWay: [ExplanationJob] = []
     for var job in explanations {
       do throws(LogError) {
-        switch try job.retrace.advance(limits.turnsPerPass) {
+        switch try advance(&job.retrace) {
         case .underWay: underWay.append(job)
         case .found(let explanation): answer(job.caller, LabExplainVerdictResponse(explanation, job.format))
         case .absent where job.isCut:
@@ -71,6 +71,19 @@ extension Shard {
       }
     }
     explanations = underWay
+  }
+
+  /// At most the entries of a pass, and after its time at most one share.
+  private func advance(_ retrace: inout Retrace) throws(LogError) -> Retrace.Progress {
+    var count = 0
+    while count < limits.turnsPerPass {
+      let share = min(limits.turnsPerShare, limits.turnsPerPass - count)
+      let progress = try retrace.advance(share)
+      guard case .underWay = progress else { return progress }
+      count += share
+      if isPassOver { break }
+    }
+    return .underWay
   }
 }
 
