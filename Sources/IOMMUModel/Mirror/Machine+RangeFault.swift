@@ -116,7 +116,8 @@ extension Machine {
     return try start(.range(kind, subscribers[id].space, range), by: id, &effects)
   }
 
-  /// The operation returns: the pages whose entries say in this turn that a device has them.
+  /// The operation returns: the pages that it has set itself, and that nobody has taken back. What another driver has is
+  /// never handed out.
   mutating func handOwnPages(_ operation: Operation, _ effects: inout Effects) {
     let id = operation.mirrorFault!.subscriber
     guard let space = operation.space, spaces.contains(space), subscribers.contains(id), !subscribers[id].isSilent
@@ -125,6 +126,9 @@ extension Machine {
     }
     let pages = (operation.range.first..<operation.range.end).map { page in
       let (position, entry) = locate(spaces[space].root, page)
+      // Only what this very operation has taken: another driver's pages are not for this one.
+      let setter = spaces[space].references.find(position.first(of: page), level: position.level)?.by.operation
+      guard setter == operation.id else { return .absent }
       return ownPage(page, position, entry, operation.owner, space) ?? .absent
     }
     var operation = operation
