@@ -45,4 +45,12 @@ import Testing
     #expect(none.0.status == .busy)
     #expect(none.1.pages.allSatisfy { $0.physicalAddress == 0 && $0.rights.isEmpty })
   }
+
+  @Test func `a mirror of pages outside its subscription was told of nothing, and the order was blamed`() throws {
+    var (bench, space, _) = try Bench.mirrored(.secondaryTLB)
+    let id = try subscribe(&bench, space, owner: 1)
+    for kind in [OperationKind.migrateToDevice, .makeDeviceExclusive] {
+      #expect(bench.refusal(.takePages(id, kind, PageRange(first: 0x103, count: 2))) == .outsideSubscription)
+    }
+  }
 }

@@ -8,13 +8,7 @@ extension Machine {
     try require(id)
     let space = subscribers[id].space
     try require(space)
-    try require(fault.range)
-    guard fault.range.count <= RangeFault.pageLimit else {
-      throw Refusal(.limitReached, .byteCount, figure: RangeFault.pageLimit << 12)
-    }
-    guard !subscribers[id].profile.kind.isInterval || subscribers[id].profile.range.contains(fault.range) else {
-      throw Refusal(.outsideSubscription, [.address, .byteCount])
-    }
+    try require(fault.range, for: id)
     try requireSlot()
     let operation = insert(.rangeFault, .addressSpace(space), fault.range) {
       $0.rights = fault.rights.impliedByEntry
@@ -22,6 +16,19 @@ extension Machine {
     }
     resume(operation, &effects)
     return operation
+  }
+
+  /// What a mirror may ask for in one call: pages whose end it will be told of.
+  @inline(__always)
+  private func require(_ range: PageRange, for id: SubscriberID) throws(Refusal) {
+    try require(range)
+    guard range.count <= RangeFault.pageLimit else {
+      throw Refusal(.limitReached, .byteCount, figure: RangeFault.pageLimit << 12)
+    }
+    let profile = subscribers[id].profile
+    guard !profile.kind.isInterval || profile.range.contains(range) else {
+      throw Refusal(.outsideSubscription, [.address, .byteCount])
+    }
   }
 
   /// Looks at every page of the range, and faults the first one in that does not grant what is wanted. The turn that
@@ -110,9 +117,7 @@ extension Machine {
   ) throws(Refusal) -> OperationID {
     try require(id)
     guard kind == .migrateToDevice || kind == .makeDeviceExclusive else { throw Refusal(.notInThisKernel, []) }
-    guard range.count <= RangeFault.pageLimit else {
-      throw Refusal(.limitReached, .byteCount, figure: RangeFault.pageLimit << 12)
-    }
+    try require(range, for: id)
     return try start(.range(kind, subscribers[id].space, range), by: id, &effects)
   }
 
