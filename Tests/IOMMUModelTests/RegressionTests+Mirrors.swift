@@ -53,4 +53,26 @@ import Testing
       #expect(bench.refusal(.takePages(id, kind, PageRange(first: 0x103, count: 2))) == .outsideSubscription)
     }
   }
+
+  @Test func `a mirror of many pages was refused what it had been handed a moment ago`() throws {
+    var pages = MirrorPages()
+    func grant(_ fault: UInt64, collided: Bool = false) -> MirrorGrant {
+      MirrorGrant(
+        fault: fault, frame: 1, generation: 1, level: 0, rights: .read, at: 0, afterEvent: 0, collided: collided)
+    }
+    let full = PageNumber(pages.limit)
+    for page in 0..<full {
+      pages.hand(page, grant(1))
+      pages.install(page, isReleased: false)
+    }
+    // Two pages are taken away and faulted again: one is good, and one has met the next invalidation already.
+    pages.retire(PageRange(first: 0, count: 3), .start, by: .none, before: .max)
+    pages.hand(0, grant(2))
+    pages.hand(1, grant(3, collided: true))
+    pages.hand(full, grant(3))
+    #expect(pages[0]?.handed?.fault == 2)
+    #expect(pages[1]?.handed?.fault == 3, "it is of the fault that is being answered: an install is a verdict")
+    #expect(pages[2] == nil, "what was taken away and asked for no more is forgotten")
+    #expect(pages[full]?.handed?.fault == 3)
+  }
 }

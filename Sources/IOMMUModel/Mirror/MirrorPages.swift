@@ -38,8 +38,10 @@ struct MirrorPages {
     if let slot = map.find(Self.key(page)) { return map[slot: slot].handed = grant }
     if map.count >= limit {
       map.keep { _, page in
-        if let installed = page.installed { return installed.end == .none && !installed.collided }
-        return page.handed?.collided == false
+        // What is in use, what may still be installed, and what this fault has handed out so far.
+        if let installed = page.installed, installed.end == .none && !installed.collided { return true }
+        guard let handed = page.handed else { return false }
+        return !handed.collided || handed.fault == grant.fault
       }
       limit = max(65_536, 2 * map.count)
     }
