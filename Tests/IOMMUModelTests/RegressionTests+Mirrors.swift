@@ -75,4 +75,30 @@ import Testing
     #expect(pages[2] == nil, "what was taken away and asked for no more is forgotten")
     #expect(pages[full]?.handed?.fault == 3)
   }
+
+  // MARK: Events
+
+  @Test(arguments: [false, true])
+  func `who came during the first pass was told to finish what it had not begun`(_ isExit: Bool) throws {
+    var (bench, space, _) = try Bench.mirrored(.secondaryTLB)
+    let first = try bench.subscribe(space, .interval, twoPasses: true)
+    try bench.store(space, 0x100, 1)
+    let operation = try bench.start(isExit ? .exit(space) : .munmap(space, range))
+    bench.settle()
+    #expect(bench.events(first).map(\.hook) == [.invalidate])
+    guard !isExit else { return try expectFinish(&bench, [first], operation) }
+    let late = try bench.subscribe(space, .interval, twoPasses: true)
+    let gone = try bench.subscribe(space, .interval, twoPasses: true)
+    try bench.apply(.unsubscribe(gone))
+    try expectFinish(&bench, [first, late], operation)
+    #expect(!bench.told.contains { $0.subscriber == late && $0.operation == operation })
+  }
+
+  private func expectFinish(_ bench: inout Bench, _ all: [SubscriberID], _ operation: OperationID) throws {
+    // A secondary TLB is told of the release, too.
+    for id in bench.machine.subscribers.ids where !bench.events(id).isEmpty { try bench.answer(id) }
+    #expect(bench.events(all[0]).map(\.hook) == [.finish])
+    try bench.answerAll(bench.machine.subscribers.ids)
+    #expect(bench.outcome(operation)?.status == .success)
+  }
 }

@@ -354,7 +354,7 @@ extension Machine {
         encoder.put(file.isShared)
       }
       encoder.put(operation.telling.rawValue)
-      for subscriber in operation.awaitEnd { encoder.put(subscriber.rawValue) }
+      for subscriber in operation.awaitEnd + operation.awaitFinish { encoder.put(subscriber.rawValue) }
       if let fault = operation.mirrorFault {
         encoder.put(fault.subscriber.rawValue)
         encoder.put(fault.sequence)

@@ -83,29 +83,29 @@ extension Machine {
       for id in all where subscribers[id].profile.kind.isInterval == isInterval && !subscribers[id].isSilent {
         guard let hook = hook(id, site, range, operation) else { continue }
         if site == .start && hook == .start { operation.awaitEnd.append(id) }
+        if hook == .invalidate && subscribers[id].profile.takesTwoPasses { operation.awaitFinish.append(id) }
         send(hook, to: id, range, opensWindow: site == .start, &operation, &effects)
       }
     }
     if site == .end { operation.awaitEnd.removeAll(keepingCapacity: true) }
   }
 
-  /// Interval notifiers with two passes finish what they all began.
+  /// Interval notifiers with two passes finish what they all began; who came since has begun nothing.
   private mutating func tellSecond(
     _ site: Strategy.Sites?, _ operation: inout Operation, _ effects: inout Effects
   ) {
     operation.telling = .second
-    guard site == .start || site == nil, let range = told(site, operation) else { return }
-    for id in spaces[operation.space!].notifier.subscribers
-    where subscribers[id].profile.takesTwoPasses && !subscribers[id].isSilent
-      && subscribers[id].profile.range.overlaps(range)
-    {
+    guard let range = told(site, operation) else { return }
+    for id in operation.awaitFinish where subscribers.contains(id) && !subscribers[id].isSilent {
       send(.finish, to: id, range, opensWindow: false, &operation, &effects)
     }
+    operation.awaitFinish.removeAll(keepingCapacity: true)
   }
 
   /// A start that may not block was refused: the interval part ends at once, and who has begun is told of the end.
   private mutating func endRefused(_ operation: inout Operation, _ effects: inout Effects) {
     operation.telling = .refused
+    operation.awaitFinish.removeAll(keepingCapacity: true)
     closeWindow(&operation)
     for id in operation.awaitEnd where subscribers.contains(id) && !subscribers[id].isSilent {
       send(.end, to: id, operation.window, opensWindow: false, &operation, &effects)

@@ -35,7 +35,8 @@ extension Machine {
       }
     }
     for case let operation? in operations where !operation.isWindowOpen && operation.telling == .nothing {
-      check(operation.awaitEnd.isEmpty, "nobody waits for the end of what is over")
+      check(
+        operation.awaitEnd.isEmpty && operation.awaitFinish.isEmpty, "nobody waits for the end of what is over")
     }
   }
 }

@@ -76,6 +76,8 @@ struct Operation {
   var isWindowOpen = false
   /// Who will be told of E.
   var awaitEnd: [SubscriberID] = []
+  /// Who has begun in the first pass, and will be told to finish in the second.
+  var awaitFinish: [SubscriberID] = []
 
   var countedInEmptyTable = false
   var countedDown = false
