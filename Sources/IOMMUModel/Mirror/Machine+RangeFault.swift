@@ -133,8 +133,8 @@ extension Machine {
       let (position, entry) = locate(spaces[space].root, page)
       // Only what this very operation has taken: another driver's pages are not for this one.
       let setter = spaces[space].references.find(position.first(of: page), level: position.level)?.by.operation
-      guard setter == operation.id else { return .absent }
-      return ownPage(page, position, entry, operation.owner, space) ?? .absent
+      guard setter == operation.id else { return MirrorPage.absent }
+      return ownPage(page, position, entry, operation.owner, space) ?? MirrorPage.absent
     }
     var operation = operation
     operation.mirrorFault!.sequence = subscribers[id].profile.kind.isInterval ? subscribers[id].sequence : 0
