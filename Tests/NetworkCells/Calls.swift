@@ -8,10 +8,27 @@ final class Calls {
   typealias Body = [String: Any]
 
   private let rpc: RPCClient
+  private var streams: [(id: RPCStreamID, take: (UnsafeRawBufferPointer) throws -> Void)] = []
 
   init(_ service: String) throws {
     guard let endpoint = RPCEndpoint(service) else { throw Failure("'\(service)': write HOST:PORT") }
     rpc = try RPCClient(endpoint)
+  }
+
+  /// Follows a stream of the service. What a call has caused is known when the call after it has been answered.
+  func follow(
+    _ method: LabMethod, _ body: Body, _ take: @escaping (UnsafeRawBufferPointer) throws -> Void
+  ) throws {
+    let stream = try rpc.openStream(method.path)
+    let json = try JSONSerialization.data(withJSONObject: body)
+    json.withUnsafeBytes { _ = rpc.send(stream, $0) }
+    rpc.halfClose(stream)
+    streams.append((stream, take))
+  }
+
+  func endStreams() {
+    for stream in streams { rpc.cancel(stream.id) }
+    streams.removeAll()
   }
 
   @discardableResult
@@ -30,6 +47,10 @@ final class Calls {
       let events = rpc.poll(timeout: .seconds(30))
       if events.isEmpty { throw Failure("no answer: \(rpc.lossReason ?? "30 s have passed")") }
       for event in events {
+        if let stream = streams.first(where: { $0.id == event.stream }) {
+          if event.kind == .message { try stream.take(rpc.message(event)) }
+          continue
+        }
         let index = Int(event.tag) - 1
         switch event.kind {
         case .message:

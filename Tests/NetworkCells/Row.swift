@@ -25,8 +25,9 @@ struct Row {
     static func map(_ first: UInt64, _ count: UInt64, isOther: Bool = false) -> Step {
       Step(.mmap, (first, count), ["read": true, "write": true], isOther: isOther)
     }
-    static func mapFile(_ first: UInt64, _ count: UInt64) -> Step {
-      Step(.mmap, (first, count), ["read": true, "write": true, "shared": true, "file": Object.file])
+    static func mapFile(_ first: UInt64, _ count: UInt64, isOther: Bool = false) -> Step {
+      Step(
+        .mmap, (first, count), ["read": true, "write": true, "shared": true, "file": Object.file], isOther: isOther)
     }
     static func store(_ page: UInt64, _ value: UInt64, isOther: Bool = false) -> Step {
       Step(.store, (page, 0), ["value": hex(value)], isOther: isOther)
@@ -37,39 +38,66 @@ struct Row {
   var setting: [Step]
   /// What is tried; nil: a page request of the second device, which asks for the right to write.
   var tried: Step?
-  /// Pages of the area.
-  var count: UInt64 = 16
-  var fileCount: UInt64 = 16
+  /// What the operation takes.
+  let area: (first: UInt64, count: UInt64)
+  let file: (pageCount: UInt64, pageSize: UInt64)
   /// Larger than the gather batch.
-  var isLarge = false
-  var cachesRights = false
-  /// Where the device asks for pages.
-  var asked = Scene.first
+  let isLarge: Bool
+  let cachesRights: Bool
+  /// Where the device asks for pages, and where a CPU uses one.
+  let asked: UInt64
+  let page: UInt64
+  /// A page on the same way through the tables that nobody has touched.
+  let untouched: UInt64
+  /// The other process shares a page table with this one, and unmaps its part when the operation has left it.
+  let sharesTable: Bool
+  var needsManyFrames: Bool { area.count > 16 }
 
-  /// Pages of the area that are there.
-  var present: UInt64 { isLarge ? 6 : 2 }
+  private static let hugePage: UInt64 = 512
+  /// 1 GiB.
+  static let shared: (first: UInt64, count: UInt64) = (1 << 18, 1 << 18)
 
   /// - Parameter name: as the table has it. Throws when nobody has told how to try that row.
   init(_ name: String) throws {
     let parts = name.split(separator: ",", maxSplits: 1).map { $0.drop { $0 == " " } }
     let size = parts.count > 1 ? String(parts[1]) : ""
     guard let form = Self.forms[String(parts[0])] else { throw Failure("no call is known for the row '\(name)'") }
-    let first = Scene.first
+    guard Self.sizes.contains(size) else { throw Failure("no scene is known for the row '\(name)'") }
     isLarge = size == "full batch"
     cachesRights = size == "upgrade of cached rights"
-    count = form.isHuge ? 512 : 16
-    fileCount = count
-    let area = (first, count)
+    sharesTable = size.hasSuffix("shared PMD table")
+    let isPart = size.hasPrefix("part of")
+    let isHuge = size == "huge page"
+    let isKernel = form.method == .kernelUnmap
+    area =
+      sharesTable
+      ? (Self.shared.first, isPart ? Self.hugePage : Self.shared.count)
+      : (Scene.first, form.isHuge || isHuge ? Self.hugePage : form.count)
+    file = sharesTable ? (Self.shared.count, Self.hugePage << 12) : (area.count, 1 << 12)
+    // The second huge page, where the operation takes the first.
+    let page = isPart ? area.first + Self.hugePage : area.first
+    self.page = page
+    asked = isKernel ? Scene.kernel : page
+    untouched = sharesTable ? Self.shared.first + Self.shared.count - 1 : asked + area.count - 1
+    let (first, count) = area
 
     switch (form.area, size) {
     case (.file, _): setting = [.mapFile(first, count)]
     case (.anonymous, "dirty file pages"):
       setting = [.map(first, 8), .mapFile(first + 8, 8), .store(first + 8, 7)]
+    case (.anonymous, _) where sharesTable:
+      // The other process has the page first, and the fault of this one takes its table.
+      setting = [true, false].flatMap { isOther in
+        [.mapFile(Self.shared.first, Self.shared.count, isOther: isOther), .store(page, 7, isOther: isOther)]
+      }
+    case (.anonymous, _) where isHuge:
+      setting = [Step(.mmap, area, ["read": true, "write": true, "pageSize": hex(Self.hugePage << 12)])]
     case (.anonymous, _): setting = [.map(first, count)]
     }
     setting.append(.map(Scene.bystander, 1))
     if size == "shared table" { setting.append(.map(first + count, 1)) }
-    setting += (first..<first + (isLarge ? 6 : 2)).map { .store($0, 7) }
+    let present: UInt64 = isLarge ? 6 : sharesTable ? 1 : 2
+    setting += (page..<page + present).map { .store($0, 7) }
     setting.append(.store(Scene.bystander, 1))
 
     switch form.method {
@@ -87,7 +115,6 @@ struct Row {
     case .splitPages?: setting.append(Step(.madviseCollapse, area))
     case .uffdioMove?: setting.append(.map(Scene.destination, 16))
     case .kernelUnmap?:
-      asked = Scene.kernel
       setting.append(Step(.kernelMap, (Scene.kernel, 16)))
       if size == "shared table" { setting.append(Step(.kernelMap, (Scene.kernel + 16, 1))) }
     default: break
@@ -95,21 +122,28 @@ struct Row {
 
     tried = form.method.map { method in
       switch form.shape {
-      case .range: Step(method, method == .kernelUnmap ? (Scene.kernel, 16) : area, form.more)
+      case .range: Step(method, isKernel ? (Scene.kernel, 16) : area, form.more)
+      case .move: Step(method, area, ["destination": hex((sharesTable ? 4 << 18 : Scene.destination) << 12)])
       case .space: Step(method, nil, form.more)
       case .page: Step(method, (first, 0), form.more)
       }
     }
   }
 
+  private static let sizes: Set = [
+    "", "full batch", "shared table", "dirty file pages", "upgrade of cached rights", "huge page", "shared PMD table",
+    "part of a shared PMD table",
+  ]
+
   private struct Form: Sendable {
-    enum Shape { case range, space, page }
+    enum Shape { case range, move, space, page }
     enum Area { case anonymous, file }
     /// Nil: the fault handler's service of a page request.
     var method: LabMethod?
     var shape = Shape.range
     var area = Area.anonymous
     var isHuge = false
+    var count: UInt64 = 16
     var more: [String: any Sendable] = [:]
   }
 
@@ -121,7 +155,7 @@ struct Row {
     "exit": Form(method: .exit, shape: .space),
     "CPU access": Form(method: .store, shape: .page, more: ["cpu": 1, "value": "0x9"]),
     "page-request service": Form(),
-    "mremap": Form(method: .mremap, more: ["destination": hex(Scene.destination << 12)]),
+    "mremap": Form(method: .mremap, shape: .move),
     "NUMA hinting": Form(method: .numaHint),
     "soft-dirty clear": Form(method: .clearSoftDirty, shape: .space),
     "young clear": Form(method: .clearYoung),
@@ -130,12 +164,12 @@ struct Row {
     "KSM replace": Form(
       method: .ksmReplacePage, more: ["keeper": Step.Object.other, "keeperAddress": hex(Scene.first << 12)]),
     "migration": Form(method: .migratePages),
-    "UFFDIO_MOVE": Form(method: .uffdioMove, more: ["destination": hex(Scene.destination << 12)]),
+    "UFFDIO_MOVE": Form(method: .uffdioMove, shape: .move),
     "madvise(FREE)": Form(method: .madviseFree),
     "reclaim": Form(method: .reclaimPages),
     "UFFDIO_WRITEPROTECT": Form(method: .uffdWriteProtect, more: ["protect": true]),
     "writeback": Form(method: .writebackPages, area: .file),
-    "migration to a device": Form(method: .migrateToDevice),
+    "migration to a device": Form(method: .migrateToDevice, count: 2),
     "device-exclusive access": Form(method: .makeDeviceExclusive),
     "THP collapse": Form(method: .madviseCollapse, isHuge: true),
     "THP split": Form(method: .splitPages, isHuge: true),

@@ -16,8 +16,8 @@ struct Scene {
   private(set) var time: UInt64 = 0
 
   static let first: UInt64 = 0x200
-  /// A page that the operation does not touch.
-  static let bystander: UInt64 = 0x1000
+  /// A page that the operation does not touch, before the others: what goes over everything comes to them last.
+  static let bystander: UInt64 = 0x100
   static let destination: UInt64 = 0x2003
   static let kernel: UInt64 = 0xffff_8000_0000_0 + 0x200
 
@@ -26,7 +26,10 @@ struct Scene {
     self.machine = machine
     let made = try calls.calls([
       (.createAddressSpace, ["machine": machine]), (.createAddressSpace, ["machine": machine]),
-      (.createFile, ["machine": machine, "byteCount": hex(row.fileCount << 12)]),
+      (
+        .createFile,
+        ["machine": machine, "byteCount": hex(row.file.pageCount << 12), "pageSize": hex(row.file.pageSize)]
+      ),
       (.registerDevice, ["machine": machine, "rid": 8, "retryLimit": 1]),
       (.registerDevice, ["machine": machine, "rid": 9, "retryLimit": 1]),
     ])
@@ -59,7 +62,7 @@ struct Scene {
     return [
       "pacing": "PACING_MANUAL",
       "settings": [
-        "frameCount": row.count > 16 ? 4096 : 256,
+        "frameCount": row.needsManyFrames ? 4096 : 256,
         "costs": costs,
         "kernel": cell.kernel == "2014" ? "KERNEL_2014" : "KERNEL_NOW",
         "cachesRights": row.cachesRights,

@@ -32,11 +32,15 @@ struct Trial {
   private var nextDue: UInt64?
   private var operation = ""
   private var wasServed = false
+  /// Holds the operation at E until the other process has let go.
+  private var gate: Gate?
   /// The last act has left something to do before time goes on: an invalidation to complete, an answer to use.
   private var isDue = false
 
   /// Acts before the trial says that the operation waits for ever.
   private static let actLimit = 1000
+  /// Machine time in which an operation comes to its end when nothing holds it.
+  private static let patience: UInt64 = 100_000
 
   init(_ cell: ExpectedTable.Cell, usesCPU: Bool, _ cast: Cast) throws {
     self.cast = cast
@@ -46,6 +50,8 @@ struct Trial {
     time = scene.time
     for (process, device) in zip(cast.devices, scene.devices) { process.send("attach \(scene.machine) \(device)") }
     for process in cast.devices { _ = try process.reply() }
+    gate = row.sharesTable ? try Gate(scene, cast.calls) : nil
+    defer { gate?.close() }
     try settle()
     try act()
     try start()
@@ -89,10 +95,11 @@ struct Trial {
     let lacksBystander = try cast.devices[0].reply().lacks
     try serve(cast.devices[1].reply())
     try settle()
+    try letGo()
     try struggle(bystander, lacksBystander)
     if row.cachesRights, wasServed {
       let upgrade = "\(Self.hex(Scene.first)) 1"
-      try struggle(upgrade, cast.devices[0].batch("want \(upgrade)").lacks, patience: 100_000)
+      try struggle(upgrade, cast.devices[0].batch("want \(upgrade)").lacks, patience: Self.patience)
     }
     // The operation may have come a step on by itself: once more.
     try load()
@@ -104,6 +111,19 @@ struct Trial {
     let last = [try cast.devices[0].reply(), try cast.devices[1].reply()]
     serve(last[1])
     if last.contains(where: { $0.owes > 0 }) { isDue = true }
+  }
+
+  /// The other process unmaps what it shares, as soon as the operation has left the table: it is the last who uses it.
+  private mutating func letGo() throws {
+    guard let gate else { return }
+    if !gate.isOpen && gate.hasChanged(operation) {
+      gate.isOpen = true
+      let munmap = scene.call(Row.Step(.munmap, (Row.shared.first, Row.shared.count), isOther: true))
+      try cast.calls.call(munmap.method, munmap.body)
+      try advance(until: time + Self.patience, turns: nil)
+      _ = try cast.devices[0].batch("\(ask),\(look)")
+    }
+    try gate.answer()
   }
 
   /// The second device's page request is what is tried in some rows.
@@ -134,10 +154,10 @@ struct Trial {
 
   private var ask: String { "ask \(Self.hex(row.asked)) \(Self.hex(row.isLarge ? 6 : 1))" }
   /// A page that nobody has touched is in no IOTLB: its way through the tables is walked each time.
-  private var look: String { "look \(Self.hex(row.asked + row.count - 1))" }
+  private var look: String { "look \(Self.hex(row.untouched))" }
   /// Loads from the first and the last of the pages that are there.
   private var loads: String {
-    let pages = row.isLarge ? [Scene.first, Scene.first + 5] : [Scene.first]
+    let pages = row.isLarge ? [row.page, row.page + 5] : [row.page]
     return ([scene.machine, scene.space] + pages.map(Self.hex)).joined(separator: " ")
   }
   private static func hex(_ number: UInt64) -> String { String(number, radix: 16) }
@@ -174,6 +194,7 @@ struct Trial {
     for entry in figures["verdicts"] as? [[String: Any]] ?? [] where entry.number("count") > 0 {
       verdicts.insert(String(entry.text("kind").dropFirst("VERDICT_KIND_".count)))
     }
+    if gate?.isOpen == false { complaints.append("the operation was not seen to leave the table") }
     if acts >= Self.actLimit { complaints.append("the operation never ends") }
     if try !isDone { complaints.append("the operation has not succeeded") }
     let counters = figures.object("counters")
