@@ -48,7 +48,9 @@ import Testing
         alone.strategies = [strategy]
         #expect(alone.workloadHash == plan.workloadHash, "seed \(seed) \(strategy)")
         for index in 0..<plan.devices { #expect(alone.device(index) == plan.device(index), "seed \(seed)") }
-        for space in 0..<plan.addressSpaces { #expect(alone.operations(space) == plan.operations(space), "seed \(seed)") }
+        for space in 0..<plan.addressSpaces {
+          #expect(alone.operations(space) == plan.operations(space), "seed \(seed)")
+        }
       }
     }
   }
