@@ -25,6 +25,9 @@ public struct ATSRequest: Equatable, Sendable {
   public var pasid: UInt32
   public var page: UInt64
   public var noWrite: Bool
+  public init(tag: UInt32, pasid: UInt32, page: UInt64, noWrite: Bool) {
+    (self.tag, self.pasid, self.page, self.noWrite) = (tag, pasid, page, noWrite)
+  }
 }
 
 /// One member of a page-request group.

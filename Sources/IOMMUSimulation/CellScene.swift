@@ -54,6 +54,7 @@ struct CellScene {
     settings.frameCount = area(cell).count > 16 ? 4096 : 256
     settings.costs = costs
     settings.kernel = cell.column
+    settings.kernelTableFree = cell.kernelTableFree
     if let order = cell.order { settings.orders = [order] }
     settings.cachesRights = cell.size == .upgrade
     settings.gatherBatch = cell.size == .fullBatch ? 4 : 64

@@ -34,6 +34,7 @@ public struct RandomCommands {
     settings.frameCount =
       usesHugePages ? 4096 + UInt32(generator.next(below: 4097)) : 64 + UInt32(generator.next(below: 193))
     settings.kernel = KernelColumn.allCases[Int(generator.next(below: 2))]
+    settings.kernelTableFree = [nil, nil, .atOnce, .afterFlush][Int(seed % 4)]
     settings.gatherBatch = 1 + UInt32(generator.next(below: 12))
     settings.recycleOrder = RecycleOrder.allCases[Int(generator.next(below: 3))]
     settings.handlerWorkers = 1 + UInt32(generator.next(below: 3))
@@ -206,6 +207,7 @@ public struct RandomCommands {
           rid: UInt16(generator.next(below: 7)), ats: chance(90), pri: chance(85), pasid: chance(90),
           priAllocation: UInt32(generator.next(below: 10)), retryLimit: UInt32(generator.next(below: 3))))
     }
+    if usesHugePages && files.isEmpty { return .createFile(pageCount: 1 << 18, pageSizeLog2: 21) }
     if chance(18) { return notifierCommand() }
     let device = pick(devices)
     switch generator.next(below: 100) {
@@ -285,6 +287,16 @@ public struct RandomCommands {
     if usesHugePages && chance(10) {
       return .range(chance(50) ? .collapse : chance(70) ? .migrateToDevice : .splitPages, space, range())
     }
+    // Several address spaces map the same 1 GiB, or the half of it, and use the same few pages.
+    if usesHugePages && chance(8) {
+      return .mmapFile(
+        space, chance(85) ? Self.sharedBlock : range(), chance(90) ? .readWrite : rights(),
+        FileMapping(pick(files), firstPage: chance(95) ? 0 : 512, isShared: chance(90)))
+    }
+    if usesHugePages && chance(10) {
+      let page = Self.sharedBlock.first + 512 * generator.next(below: 3)
+      return .cpuAccess(space, CPUAccess(cpu: 0, kind: .store, address: page << 12, value: generator.next(below: 3)))
+    }
     switch generator.next(below: 77) {
     case 40..<43: return .move(.mremap, space, range(), to: page())
     case 43..<45: return .range(.numaHint, space, range())
@@ -296,11 +308,6 @@ public struct RandomCommands {
     case 51..<53: return .range(.migratePages, space, range())
     case 53..<55: return .move(.uffdioMove, space, range(), to: page())
     case 62..<66:
-      if usesHugePages && chance(70) {
-        return .mmapFile(
-          space, range(), chance(85) ? .readWrite : rights(),
-          FileMapping(pick(files), firstPage: chance(90) ? 0 : 512, isShared: chance(85)))
-      }
       return .mmapFile(
         space, range(), rights(),
         FileMapping(pick(files), firstPage: generator.next(below: chance(95) ? 12 : 80), isShared: chance(60)))

@@ -76,7 +76,8 @@ struct StormCommand: ParsableCommand {
     options.service = connect
     options.recordDirectory = record
     options.dilation = shape.dilation
-    options.expected = ExpectedVerdicts(misbehaviour: plan.misbehaviour, isKernelOfNow: plan.isKernelOfNow)
+    options.expected = ExpectedVerdicts(
+      misbehaviour: plan.misbehaviour, isKernelOfNow: plan.isKernelOfNow, hasKernelTableBug: plan.hasKernelTableBug)
     options.expected.expectMirrors(of: plan)
     if sweepHold {
       if shape.strategies == nil { plan.strategies = ["empty-table"] }
@@ -157,6 +158,12 @@ struct StormShape: ParsableArguments {
         + "gntdev, gru, secondary-tlb. Each mirrors every address space, and each mirror does an eighth of a device's "
         + "accesses. None by default.", valueName: "all|list"))
   var mirrors: String?
+  @Option(
+    help: ArgumentHelp(
+      "How page tables of kernel memory are freed: sync (the bug of 2025; Linux 6.6 to 6.18 is --kernel now with "
+        + "it) or async; by default as the kernel does it.",
+      valueName: "way"))
+  var kernelTableFree: String?
   @Option(help: ArgumentHelp("Let one device of each process misbehave: completes-early, forges-addresses, …"))
   var misbehave: String?
 
@@ -191,6 +198,10 @@ struct StormShape: ParsableArguments {
     if let costs { plan.zeroCosts = try Self.named(costs, "--costs", ["measured", "zero"]) == "zero" }
     if let priAllocation { plan.priAllocation = priAllocation }
     if let kernel { plan.isKernelOfNow = try Self.named(kernel, "--kernel", ["2014", "now"]) == "now" }
+    if let kernelTableFree {
+      plan.freesKernelTablesAtOnce =
+        try Self.named(kernelTableFree, "--kernel-table-free", ["sync", "async"]) == "sync"
+    }
     if let mutate, try Self.named(mutate, "--mutate", ["usual", "all"]) == "all" { plan.mix = .all }
     if let mirrors {
       plan.mirrors =

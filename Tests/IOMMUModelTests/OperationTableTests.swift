@@ -103,6 +103,8 @@ import Testing
     // The bug of 2025, and its fix: a worker flushes before T.
     Row(.kernelUnmap, .linux2014, "PCFuCT", "W"),
     Row(.kernelUnmap, .now, "PCFuC.IT", "W"),
+    Row(.kernelUnmap, .now, "PCFuCT", "W", false, .tablesFreedAtOnce),
+    Row(.kernelUnmap, .linux2014, "PCFuC.IT", "W", false, .tablesFreedAfterFlush),
     // hugetlb: a zap as any other, COW without change_pte, C and I of a changed right under the lock.
     Row(.munmap, .linux2014, "SPEIC.IF", "W", false, .hugePage),
     Row(.munmap, .now, "SPEIC.IF", "R", false, .hugePage),
@@ -141,6 +143,7 @@ import Testing
   func `the letters come in the column's order, and P under the column's locks`(row: Row) throws {
     var (bench, space, device) = try Bench.shared(.invalidateRange) {
       $0.kernel = row.column
+      $0.kernelTableFree = Cell(row.kind, row.size, row.column, .none).kernelTableFree
       $0.frameCount = 4096
     }
     var area = PageRange(first: 0x100, count: 16)

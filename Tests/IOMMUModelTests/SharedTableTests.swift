@@ -183,6 +183,43 @@ import Testing
     #expect(scene.bench.verdicts.isEmpty)
   }
 
+  @Test func `who leaves a table waits for the flush of who left it before, with a third that keeps it`() throws {
+    var scene = try scene(.now, processes: 3)
+    for space in scene.spaces { try scene.bench.store(space, first, 7) }
+    let leaving = try scene.bench.start(.munmap(scene.spaces[0], Self.block))
+    scene.bench.settle()
+    let next = try scene.bench.start(.munmap(scene.spaces[1], Self.block))
+    scene.bench.settle()
+    #expect(scene.bench.outcome(next) == nil && scene.bench.outcome(leaving) == nil)
+    try scene.bench.finish([scene.device])
+    #expect(scene.bench.outcome(next)?.status == .success)
+    #expect(try scene.bench.load(scene.spaces[2], first) == 7)
+    scene.bench.machine.checkInvariants()
+  }
+
+  @Test func `an empty table of other rights is not shared, nor one whose entries lack a right that the area has`()
+    throws
+  {
+    var empty = try scene(processes: 1)
+    try empty.bench.store(empty.spaces[0], first, 7)
+    #expect(try empty.run(.dontNeed(empty.spaces[0], Self.block))?.status == .success)
+    let reader = try empty.bench.addressSpace()
+    try empty.bench.start(.mmapFile(reader, Self.block, .read, FileMapping(empty.file, isShared: true)))
+    #expect(try empty.bench.load(reader, first) == 7)
+    empty.spaces.append(reader)
+    #expect(empty.holders == 1)
+
+    var protected = try scene()
+    try protected.bench.store(protected.spaces[0], first, 7)
+    for rights in [Rights.read, .readWrite] {
+      #expect(try protected.run(.mprotect(protected.spaces[0], Self.block, rights))?.status == .success)
+    }
+    try protected.bench.store(protected.spaces[1], first, 8)
+    #expect(protected.holders == 1)
+    #expect(try protected.bench.load(protected.spaces[0], first, cpu: 1) == 8)
+    protected.bench.machine.checkInvariants()
+  }
+
   @Test func `S and E of today cover the whole table, those of 2014 the range alone`() throws {
     let part = PageRange(first: first + 512, count: 512)
     for (column, window) in [(KernelColumn.linux2014, part), (.now, Self.block)] {

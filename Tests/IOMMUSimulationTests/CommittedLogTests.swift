@@ -28,13 +28,13 @@ import Testing
 
   static let logs: [Recorded] = [
     Recorded(
-      file: "storm-v1.log", entries: 2066, effects: 0xabb7_3c03_bc77_cabf, state: 0x1ddb_c230_fb87_1e44,
+      file: "storm-v1.log", entries: 2066, effects: 0xabb7_3c03_bc77_cabf, state: 0x840b_9fc2_9fa0_33cf,
       verdicts: ["STALE_DMA": 2]),
     Recorded(
-      file: "commands-v1.log", entries: 262, effects: 0x136f_c5a0_28f1_6042, state: 0xc869_7e82_fdbc_d940,
+      file: "commands-v1.log", entries: 262, effects: 0x136f_c5a0_28f1_6042, state: 0xc6ac_dad5_e556_06a8,
       verdicts: ["FORGED_TRANSLATION": 3, "PRG_WRONG_PASID": 7]),
     Recorded(
-      file: "commands-v2.log", entries: 409, effects: 0x77e4_2b82_b6ad_0225, state: 0xc39d_4a83_71d1_715b,
+      file: "commands-v2.log", entries: 409, effects: 0x77e4_2b82_b6ad_0225, state: 0xf69f_94f5_7f61_30cd,
       verdicts: ["FORGED_TRANSLATION": 7, "PRG_WRONG_PASID": 2]),
   ]
 

@@ -11,6 +11,7 @@ import Testing
     var grants = 0
     var writes = 0
     var freed: UInt64 = 0
+    var (shared, left) = (UInt64(0), UInt64(0))
     for seed in UInt64(1)...64 {
       var commands = RandomCommands(seed: seed, checks: false)
       guard commands.machine.settings.frameCount > 256 else { continue }
@@ -25,10 +26,13 @@ import Testing
         }
       }
       freed += commands.counters.framesFreed
+      shared += commands.counters.tablesShared
+      left += commands.counters.tablesUnshared
     }
     #expect(hugeSeeds >= 3 && hugeSeeds <= 20, "\(hugeSeeds) of 64 seeds")
     #expect(grants > 20 && writes > 5 && writes < grants, "\(grants) grants of 2 MiB, \(writes) to write")
     #expect(freed > 0)
+    #expect(shared > 5 && left > 2, "\(shared) page tables shared, \(left) left")
   }
 
   @Test(arguments: UInt64(1)...12) func `a run's log replays to the same state`(seed: UInt64) throws {

@@ -35,7 +35,9 @@ import Testing
     }
   }
 
-  @Test(arguments: seeds) func `invalidate-range has no verdict, no needless fault, no fence and no time-out`(seed: UInt64) {
+  @Test(arguments: seeds) func `invalidate-range has no verdict, no needless fault, no fence and no time-out`(
+    seed: UInt64
+  ) {
     let storm = storm(.invalidateRange, seed: seed)
     #expect(counts(storm) == [:], "seed \(seed)")
     #expect(storm.counters.needlessFaults == 0)
@@ -45,7 +47,9 @@ import Testing
     #expect(storm.counters.corruptedFrames == 0)
   }
 
-  @Test(arguments: seeds) func `empty-table never reaches freed memory, but faults needlessly until devices give up`(seed: UInt64) {
+  @Test(arguments: seeds) func `empty-table never reaches freed memory, but faults needlessly until devices give up`(
+    seed: UInt64
+  ) {
     let storm = storm(.emptyTable, seed: seed)
     let counts = counts(storm)
     #expect(counts["STALE_DMA", default: 0] == 0, "seed \(seed)")

@@ -10,10 +10,13 @@ import Testing
 @Suite struct KernelMethodsTests {
   static let address: UInt64 = 0xffff_c900_0000_0000
 
-  private func bench(_ lab: Lab, _ kernel: LabKernel) throws -> Bench {
+  private func bench(
+    _ lab: Lab, _ kernel: LabKernel, _ free: LabKernelTableFree = .unspecified
+  ) throws -> Bench {
     let settings = LabMachineSettings.with {
       $0.costs.preset = .zero
       $0.kernel = kernel
+      $0.kernelTableFree = free
     }
     return try Bench(try lab.client(), settings: settings)
   }
@@ -52,10 +55,12 @@ import Testing
     return device
   }
 
-  @Test("2014: the tables go at once, and the walk that follows is a stale one", arguments: [1, 2])
-  func bug(loops: Int) async throws {
+  @Test(
+    "2014, and 6.6 to 6.18: the tables go at once, and the walk that follows is a stale one",
+    arguments: [(1, LabKernel.kernel2014), (2, .kernel2014), (1, .now)])
+  func bug(loops: Int, kernel: LabKernel) async throws {
     try await Lab.run(loops: loops) { lab in
-      let bench = try bench(lab, .kernel2014)
+      let bench = try bench(lab, kernel, kernel == .now ? .sync : .unspecified)
       let device = try walked(bench)
       let gone = try unmap(bench)
       #expect(gone.done && gone.status == .success && gone.kind == .kernelUnmap)
@@ -70,10 +75,12 @@ import Testing
     }
   }
 
-  @Test("now: the caller is answered at once, and the tables go when every device has completed", arguments: [1, 2])
-  func fix(loops: Int) async throws {
+  @Test(
+    "now, and a 2014 with the fix: the caller is answered at once, and the tables go when every device has completed",
+    arguments: [(1, LabKernel.now), (2, .now), (1, .kernel2014)])
+  func fix(loops: Int, kernel: LabKernel) async throws {
     try await Lab.run(loops: loops) { lab in
-      let bench = try bench(lab, .now)
+      let bench = try bench(lab, kernel, kernel == .now ? .unspecified : .async)
       let device = try walked(bench)
       let watcher = try lab.client()
       let stream = try watcher.watch(.watchDevice, bench.watchRequest(device))

@@ -49,6 +49,8 @@ struct Row {
   let page: UInt64
   /// A page on the same way through the tables that nobody has touched.
   let untouched: UInt64
+  /// How page tables of kernel memory are freed; empty: as the kernel does it.
+  let kernelTableFree: String
   /// The other process shares a page table with this one, and unmaps its part when the operation has left it.
   let sharesTable: Bool
   var needsManyFrames: Bool { area.count > 16 }
@@ -62,7 +64,8 @@ struct Row {
     let parts = name.split(separator: ",", maxSplits: 1).map { $0.drop { $0 == " " } }
     let size = parts.count > 1 ? String(parts[1]) : ""
     guard let form = Self.forms[String(parts[0])] else { throw Failure("no call is known for the row '\(name)'") }
-    guard Self.sizes.contains(size) else { throw Failure("no scene is known for the row '\(name)'") }
+    guard let tableFree = Self.sizes[size] else { throw Failure("no scene is known for the row '\(name)'") }
+    kernelTableFree = tableFree
     isLarge = size == "full batch"
     cachesRights = size == "upgrade of cached rights"
     sharesTable = size.hasSuffix("shared PMD table")
@@ -130,9 +133,11 @@ struct Row {
     }
   }
 
-  private static let sizes: Set = [
-    "", "full batch", "shared table", "dirty file pages", "upgrade of cached rights", "huge page", "shared PMD table",
-    "part of a shared PMD table",
+  /// What stands behind an operation's name, with how page tables of kernel memory are freed.
+  private static let sizes: [String: String] = [
+    "": "", "full batch": "", "shared table": "", "dirty file pages": "", "upgrade of cached rights": "",
+    "huge page": "", "shared PMD table": "", "part of a shared PMD table": "",
+    "tables freed at once": "KERNEL_TABLE_FREE_SYNC", "tables freed after I": "KERNEL_TABLE_FREE_ASYNC",
   ]
 
   private struct Form: Sendable {

@@ -59,16 +59,15 @@ struct Scene {
     let step: Calls.Body = ["buckets": [["upToThousandths": 1000, "lowNanoseconds": 1000, "highNanoseconds": 1000]]]
     var costs: Calls.Body = ["preset": "COST_PRESET_ZERO"]
     for name in ["start", "end", "entry", "cpuFlush", "frameFree", "iotlbFlush"] { costs[name] = step }
-    return [
-      "pacing": "PACING_MANUAL",
-      "settings": [
-        "frameCount": row.needsManyFrames ? 4096 : 256,
-        "costs": costs,
-        "kernel": cell.kernel == "2014" ? "KERNEL_2014" : "KERNEL_NOW",
-        "cachesRights": row.cachesRights,
-        "gatherBatchPages": row.isLarge ? 4 : 64,
-      ] as Calls.Body,
+    var settings: Calls.Body = [
+      "frameCount": row.needsManyFrames ? 4096 : 256,
+      "costs": costs,
+      "kernel": cell.kernel == "2014" ? "KERNEL_2014" : "KERNEL_NOW",
+      "cachesRights": row.cachesRights,
+      "gatherBatchPages": row.isLarge ? 4 : 64,
     ]
+    if !row.kernelTableFree.isEmpty { settings["kernelTableFree"] = row.kernelTableFree }
+    return ["pacing": "PACING_MANUAL", "settings": settings]
   }
 
   /// A step as a call that answers at once.

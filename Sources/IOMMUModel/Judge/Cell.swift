@@ -20,6 +20,10 @@ public struct Cell: Sendable {
     case sharedLeaves
     /// A part of it that does not have the page.
     case partOfSharedLeaves
+    /// Kernel memory whose page tables are freed at once, whatever the column does.
+    case tablesFreedAtOnce
+    /// The same by a worker, after I.
+    case tablesFreedAfterFlush
 
     public var name: String {
       switch self {
@@ -31,6 +35,8 @@ public struct Cell: Sendable {
       case .hugePage: "huge page"
       case .sharedLeaves: "shared PMD table"
       case .partOfSharedLeaves: "part of a shared PMD table"
+      case .tablesFreedAtOnce: "tables freed at once"
+      case .tablesFreedAfterFlush: "tables freed after I"
       }
     }
 
@@ -55,7 +61,12 @@ public struct Cell: Sendable {
     self.order = order
   }
 
-  var steps: [Step] { order?.steps ?? StepLists.list(kind, column) }
+  /// The setting of its machine.
+  public var kernelTableFree: KernelTableFree? {
+    size == .tablesFreedAtOnce ? .atOnce : size == .tablesFreedAfterFlush ? .afterFlush : nil
+  }
+
+  var steps: [Step] { order?.steps ?? StepLists.list(kind, column, kernelTableFree) }
 
   /// Whether the column's kernels have the operation.
   public var exists: Bool { !steps.isEmpty }
@@ -71,6 +82,7 @@ public struct Cell: Sendable {
     if [.munmap, .dontNeed, .exit, .oomReap].contains(kind) { sizes.append(.fullBatch) }
     if [.munmap, .mremap, .kernelUnmap].contains(kind) { sizes.append(.sharedTable) }
     if kind == .munmap { sizes.append(.dirtyFile) }
+    if kind == .kernelUnmap { sizes += [.tablesFreedAtOnce, .tablesFreedAfterFlush] }
     if kind == .pageRequestGroup { sizes.append(.upgrade) }
     if [.munmap, .dontNeed, .mprotect, .cpuAccess, .pageRequestGroup].contains(kind) { sizes.append(.hugePage) }
     if [.munmap, .dontNeed, .mprotect, .mremap, .exit].contains(kind) { sizes.append(.sharedLeaves) }

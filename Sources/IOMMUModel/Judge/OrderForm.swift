@@ -26,8 +26,8 @@ struct OrderForm {
   let loopEnd: Step?
   /// What the letter I stands for.
   let flush: Step
-  /// The OOM reaper passes over hugetlb memory, and an exit has left what others share.
-  let leavesSharedTables: Bool
+  /// What comes before P for hugetlb memory: the column's own, with C and I of its own.
+  let unsharing: [Step]
   /// The operation's own order.
   let letters: [String]
   let batch: [String]
@@ -79,7 +79,6 @@ struct OrderForm {
     loopEnd = loop.flatMap { body.contains($0.end) ? $0.end : nil }
     lock = body.first { [.lockTable, .lockTables, .lockBlock].contains($0) }
     gathers = body.contains(.zap)
-    leavesSharedTables = [.munmap, .dontNeed, .mprotect].contains(kind)
     flush = body.contains(.flushSiteWhole) ? .flushSiteWhole : .flushSite
 
     var changes: [Change] = []
@@ -88,10 +87,12 @@ struct OrderForm {
     var freesBehind: String?
     var lastLocked: String?
     var inBatch = false
+    var unsharing: [Step] = []
     var isUnsharing = false
     for step in body {
-      // What is done with page tables that others share belongs to P.
+      // What is done with huge pages and with page tables that others share belongs to P.
       if [.unshare, .protectHuge, .protectHugeNarrow].contains(step) { isUnsharing = true }
+      if isUnsharing || step == .unshareSilently { unsharing.append(step) }
       if step == .unshareAgain { isUnsharing = false }
       if isUnsharing { continue }
       if let letter = Self.changing.first(where: { $0.step == step })?.letter {
@@ -114,7 +115,7 @@ struct OrderForm {
       }
     }
     (self.changes, self.letters, self.batch) = (changes, letters, batch)
-    (self.freesBehind, self.lastLocked) = (freesBehind, lastLocked)
+    (self.freesBehind, self.lastLocked, self.unsharing) = (freesBehind, lastLocked, unsharing)
   }
 
   private static func change(_ index: Int, _ list: [Step]) -> String? {
@@ -225,8 +226,7 @@ struct OrderForm {
       if let hook = Self.hooks.first(where: { $0.letter == letter }) { return [hook.step] }
       let change = changes.first { $0.letter == letter }!
       var before: [Step] = letter == changes[0].letter && lock != nil ? [lock!] : []
-      // Page tables that others share are left first, and C and I of the order are for them too.
-      if letter == "P" && leavesSharedTables { before.append(.unshareGathered) }
+      if letter == "P" { before += unsharing }
       let behind: [Step] =
         change.step == .zap
         ? batch.dropLast().flatMap { steps($0, batch: []) } + [.unlockTable, .free, .again] : []

@@ -56,7 +56,6 @@ public struct StepJudge {
     held = granted
     heldByCPU = cell.kind != .exit && !isKernel
     switch cell.size {
-    case .small, .sharedTable, .upgrade, .hugePage, .sharedLeaves, .partOfSharedLeaves: follow(pass: 1)
     case .dirtyFile: follow(pass: 1, of: 2)
     case .fullBatch:
       // One page that is zapped with the full batch, and one of those after it.
@@ -67,6 +66,7 @@ public struct StepJudge {
         verdicts.insert(chain.kind)
         chains.append(chain)
       }
+    default: follow(pass: 1)
     }
   }
 
@@ -142,7 +142,7 @@ public struct StepJudge {
       note("P: clears Dirty and Accessed")
     case .protect where cell.size.isOfSharedLeaves: break
     case .protect where cell.size == .hugePage && cell.steps.contains(.unshareAgain): break
-    case .unshare, .unshareGathered, .unshareSilently, .protectHuge, .protectHugeNarrow: changeHuge(step)
+    case .unshare, .unshareSilently, .protectHuge, .protectHugeNarrow: changeHuge(step)
     case .unlockTable: isTableLocked = false
     case .unshareAgain: isGathered = false
     case .protect, .copyEntries:
@@ -185,7 +185,8 @@ public struct StepJudge {
     case .gatherRange: isGathered = true
     case .unlinkTables:
       // Of an exit, nothing stays.
-      if cell.size != .small && cell.size != .fullBatch && cell.size != .dirtyFile && cell.kind != .exit { break }
+      let stays: [Cell.Size] = [.sharedTable, .hugePage, .sharedLeaves, .partOfSharedLeaves]
+      if stays.contains(cell.size) && cell.kind != .exit { break }
       isUnlinked = true
       isGathered = true
       isTableQueued = false

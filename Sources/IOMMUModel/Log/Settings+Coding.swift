@@ -29,6 +29,7 @@ extension Settings {
     encoder.put(cachesRights)
     encoder.put(limits.subscribers)
     encoder.put(notifierTimeout)
+    encoder.put(kernelTableFree.map { $0.rawValue + 1 } ?? 0)
   }
 
   init(from decoder: inout ByteDecoder, version: UInt64 = Log.version) throws(LogError) {
@@ -70,6 +71,9 @@ extension Settings {
       cachesRights = try decoder.flag()
       limits.subscribers = try decoder.number(UInt32.self)
       notifierTimeout = try decoder.number()
+      let free = try decoder.number(UInt8.self)
+      kernelTableFree = free == 0 ? nil : KernelTableFree(rawValue: free - 1)
+      guard free == 0 || kernelTableFree != nil else { throw .malformed(offset: decoder.offset) }
     }
   }
 }

@@ -10,7 +10,8 @@ extension Counters {
     ("autoAnswers", \.autoAnswers), ("dmaChecked", \.dmaChecked), ("invalidations", \.invalidations),
     ("completions", \.completions), ("liveHits", \.liveHits), ("timeouts", \.timeouts), ("fenced", \.fenced),
     ("unexpectedCompletions", \.unexpectedCompletions), ("fullBatches", \.fullBatches),
-    ("framesFreed", \.framesFreed), ("tablesFreed", \.tablesFreed),
+    ("framesFreed", \.framesFreed), ("tablesFreed", \.tablesFreed), ("tablesShared", \.tablesShared),
+    ("tablesUnshared", \.tablesUnshared),
     ("deferredFlushes", \.deferredFlushes), ("queueFlushes", \.queueFlushes), ("keptFrames", \.keptFrames),
     ("corruptedFrames", \.corruptedFrames),
     ("notifierEvents", \.notifierEvents), ("notifierAnswers", \.notifierAnswers),
@@ -48,6 +49,8 @@ extension Counters {
     mirrorAccesses += more.mirrorAccesses
     framesFreed += more.framesFreed
     tablesFreed += more.tablesFreed
+    tablesShared += more.tablesShared
+    tablesUnshared += more.tablesUnshared
     deferredFlushes += more.deferredFlushes
     queueFlushes += more.queueFlushes
     keptFrames += more.keptFrames

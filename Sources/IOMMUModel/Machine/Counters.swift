@@ -30,6 +30,9 @@ public struct Counters: Equatable, Sendable {
   public var mirrorAccesses: UInt64 = 0
   public var framesFreed: UInt64 = 0
   public var tablesFreed: UInt64 = 0
+  /// Page tables of huge pages that a fault took from another address space, and that an operation left to others.
+  public var tablesShared: UInt64 = 0
+  public var tablesUnshared: UInt64 = 0
   /// Flushes, one for each binding, that a site put into a flush queue; flushes of such queues; and frames and tables that
   /// the queues kept.
   public var deferredFlushes: UInt64 = 0

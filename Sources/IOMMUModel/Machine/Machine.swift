@@ -50,7 +50,7 @@ public struct Machine {
   /// - Parameter settings: fixed for the machine's life. Cache sizes must be powers of two; the shell has checked them.
   public init(settings: Settings) {
     self.settings = settings
-    lists = StepLists(settings.kernel, orders: settings.orders)
+    lists = StepLists(settings.kernel, settings.kernelTableFree, orders: settings.orders)
     memory = PhysicalMemory(
       frameCount: settings.frameCount, recycleOrder: settings.recycleOrder, seed: settings.seed,
       chunkFramesLog2: settings.chunkFramesLog2)

@@ -9,6 +9,8 @@ public struct Settings: Equatable, Sendable {
   public var cpuCount: UInt8 = 2
   /// Which Linux the step lists follow.
   public var kernel: KernelColumn = .linux2014
+  /// How page tables of kernel memory are freed; nil: as that Linux does it.
+  public var kernelTableFree: KernelTableFree?
   /// Orders of letters in the place of the kernel's own; at most one counts for an operation, the last.
   public var orders: [UserOrder] = []
   /// Pages that a zap collects before C, I and F run inside S..E. Linux: 8 on the stack (`MMU_GATHER_BUNDLE`), about

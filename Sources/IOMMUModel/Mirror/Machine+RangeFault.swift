@@ -129,7 +129,7 @@ extension Machine {
     else {
       return
     }
-    let pages = (operation.range.first..<operation.range.end).map { page in
+    let pages = (operation.range.first..<operation.range.end).map { page -> MirrorPage in
       let (position, entry) = locate(spaces[space].root, page)
       // Only what this very operation has taken: another driver's pages are not for this one.
       let setter = spaces[space].references.find(position.first(of: page), level: position.level)?.by.operation

@@ -23,5 +23,17 @@ public enum KernelColumn: UInt8, Sendable, CaseIterable {
     }
   }
 
+  /// What its kernels do with the page tables of kernel memory.
+  public var kernelTableFree: KernelTableFree { self == .now ? .afterFlush : .atOnce }
+
   public static func named(_ name: String) -> KernelColumn? { allCases.first { $0.name == name } }
+}
+
+/// How page tables of kernel memory are freed: a bug of 2025 and its fix, as a switch beside the column. Linux 6.6 to 6.18
+/// is `now` with `atOnce`.
+public enum KernelTableFree: UInt8, Sendable, CaseIterable {
+  /// At once, after C alone: whoever shares an address space may walk through them still (CVE-2025-71089).
+  case atOnce
+  /// By a worker, after I over the kernel's half (CONFIG_ASYNC_KERNEL_PGTABLE_FREE, `iommu_sva_invalidate_kva_range`).
+  case afterFlush
 }

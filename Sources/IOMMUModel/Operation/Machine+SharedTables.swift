@@ -14,8 +14,6 @@ extension Machine {
     case locked
     /// The same, but C and I take no more than the range (`adjust_range_if_pmd_sharing_possible` is of 2018).
     case lockedNarrow
-    /// Nothing is locked, and a later C and I take what the table maps.
-    case gathered
     /// Nothing is gathered, so that neither C nor I need come (until 2021, CVE-2021-4002).
     case silent
   }
@@ -129,8 +127,8 @@ extension Machine {
     _ operation: inout Operation, _ effects: inout Effects, _ way: Unsharing, protects: Bool = false
   ) -> StepOutcome {
     // Who waited for the lock of the last one comes before anything else happens.
-    let isNext = (way == .locked || way == .lockedNarrow) && operation.gatherRange != nil
-    if way != .gathered { _ = beginGather(&operation) }
+    let isNext = way != .silent && operation.gatherRange != nil
+    _ = beginGather(&operation)
     if isNext { return .again(after: 0) }
     while let position = nextLeafTable(&operation) {
       let table = PageTableEntry(bits: memory.load(position.table, position.index)).frame
@@ -143,8 +141,9 @@ extension Machine {
       let changed: Int
       if memory[table].references > 1 {
         changed = leave(table, at: position, block, &operation)
+        effects.counters.tablesUnshared += 1
         switch way {
-        case .locked, .gathered: operation.gather(block)
+        case .locked: operation.gather(block)
         case .lockedNarrow: operation.gather(block.intersection(operation.range))
         case .silent: break
         }
@@ -155,13 +154,13 @@ extension Machine {
       guard changed > 0 else { continue }
       report(.entries, operation, block, &effects)
       let cost = cost(settings.costs.entry, times: changed)
-      guard way == .locked || way == .lockedNarrow else { return .again(after: cost) }
+      guard way != .silent else { return .again(after: cost) }
       tableLocks.acquire(table, operation.id)
       operation.lockedTable = table
       return .next(after: cost)
     }
     operation.cursor = operation.range.first
-    guard way == .locked || way == .lockedNarrow else { return .through }
+    guard way != .silent else { return .through }
     return leave(.unshareAgain, operation)
   }
 
@@ -202,10 +201,11 @@ extension Machine {
     _ table: FrameNumber, _ block: PageRange, _ operation: inout Operation
   ) -> Int {
     var changed = 0
-    for index in 0..<Page.wordCount {
+    let range = block.intersection(operation.range)
+    for index in walker.format.index(range.first, level: 1)...walker.format.index(range.end - 1, level: 1) {
       let page = block.first + UInt64(index) << 9
       let old = PageTableEntry(bits: memory.load(table, index))
-      guard operation.range.contains(page), old.bits != 0, !old.isTable,
+      guard old.bits != 0, !old.isTable,
         spaces[operation.space!].areas.find(page)?.level == 1
       else { continue }
       let new = old.with(operation.rights)

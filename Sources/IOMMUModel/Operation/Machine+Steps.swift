@@ -51,7 +51,6 @@ extension Machine {
     case .moveEntries: moveEntries(&operation, &effects, keepLocks: false)
     case .moveEntriesLocked: moveEntries(&operation, &effects, keepLocks: true)
     case .unshare: unshareTable(&operation, &effects, .locked)
-    case .unshareGathered: unshareTable(&operation, &effects, .gathered)
     case .unshareSilently: unshareTable(&operation, &effects, .silent)
     case .protectHuge: unshareTable(&operation, &effects, .locked, protects: true)
     case .protectHugeNarrow: unshareTable(&operation, &effects, .lockedNarrow, protects: true)

@@ -31,8 +31,8 @@ enum Step: UInt8, CaseIterable {
   case moveEntries, moveEntriesLocked
   case moveAgain
   /// P of hugetlb: leaves the next page table that others share, and goes on behind `unshareAgain` when there is none.
-  /// The first keeps the table's lock for C and I; the others go over all tables at once, and gather or do not.
-  case unshare, unshareGathered, unshareSilently
+  /// The first keeps the table's lock for C and I; the other goes over all tables at once, and gathers nothing.
+  case unshare, unshareSilently
   /// As `unshare`, and changes the rights of huge pages that nobody shares; `…Narrow`: C and I take the range alone.
   case protectHuge, protectHugeNarrow
   case unshareAgain
@@ -155,8 +155,8 @@ extension Step {
     case .zap, .unlinkTables: .gathers
     case .protect, .copyEntries, .moveEntries, .moveEntriesLocked, .clearYoung, .clearEntry, .setNew, .clearPage,
       .setReadOnly, .setClean, .setShared, .setMoved, .setMigration, .setExclusive, .setSwap, .writeOut, .freeLazily,
-      .remap, .invalidateHuge, .fillTable, .clearTable, .setHuge, .retractTable, .unshare, .unshareGathered,
-      .unshareSilently, .protectHuge, .protectHugeNarrow:
+      .remap, .invalidateHuge, .fillTable, .clearTable, .setHuge, .retractTable, .unshare, .unshareSilently,
+      .protectHuge, .protectHugeNarrow:
       .keeps
     default: nil
     }

@@ -10,11 +10,11 @@ extension StepLists {
   /// address space then walks through whatever its owner writes there). Since then the caller only queues them, and a
   /// worker runs I over the kernel's half of every shared address space before T (`iommu_sva_invalidate_kva_range`). Here
   /// each operation is its own worker.
-  static func kernelUnmap(_ column: KernelColumn) -> [Step] {
+  static func kernelUnmap(_ tables: KernelTableFree) -> [Step] {
     let pages: [Step] = [.lockWrite, .zap, .again, .cpuFlush, .free]
-    return switch column {
-    case .linux2014: pages + [.unlinkTables, .cpuFlush, .free, .unlock, .done]
-    case .now: pages + [.unlinkTables, .cpuFlush, .unlock, .answer, .flushSite, .free, .done]
+    return switch tables {
+    case .atOnce: pages + [.unlinkTables, .cpuFlush, .free, .unlock, .done]
+    case .afterFlush: pages + [.unlinkTables, .cpuFlush, .unlock, .answer, .flushSite, .free, .done]
     }
   }
 }

@@ -7,9 +7,9 @@ struct StepLists {
   private let lists: [[Step]]
 
   /// - Parameter orders: those that somebody wrote, in the place of the column's own.
-  init(_ column: KernelColumn, orders: [UserOrder] = []) {
+  init(_ column: KernelColumn, _ tables: KernelTableFree? = nil, orders: [UserOrder] = []) {
     lists = OperationKind.allCases.map { kind in
-      orders.last { $0.kind == kind && $0.column == column }?.steps ?? StepLists.list(kind, column)
+      orders.last { $0.kind == kind && $0.column == column }?.steps ?? StepLists.list(kind, column, tables)
     }
   }
 
@@ -48,7 +48,7 @@ struct StepLists {
     }
   }
 
-  static func list(_ kind: OperationKind, _ column: KernelColumn) -> [Step] {
+  static func list(_ kind: OperationKind, _ column: KernelColumn, _ tables: KernelTableFree? = nil) -> [Step] {
     switch kind {
     case .mmap:
       return [.lockWrite, .insertArea, .unlock, .done]
@@ -147,7 +147,7 @@ struct StepLists {
     case .kernelMap:
       return [.lockWrite, .mapKernel, .unlock, .done]
     case .kernelUnmap:
-      return kernelUnmap(column)
+      return kernelUnmap(tables ?? column.kernelTableFree)
     case .unmap:
       // Strict unmap of a PAGING domain: entries, tables, I with completion, then the frames.
       return [

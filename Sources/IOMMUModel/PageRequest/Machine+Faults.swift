@@ -104,7 +104,9 @@ extension Machine {
     if position.level > area.level && entry.bits == 0 {
       switch shareTable(page, area, operation) {
       case .alone: break
-      case .linked: (position, entry) = locate(spaces[space].root, page)
+      case .linked:
+        effects.counters.tablesShared += 1
+        (position, entry) = locate(spaces[space].root, page)
       case .blocked: return .blocked
       case .outOfMemory: return settleFault(.outOfMemory, &operation, &effects)
       }

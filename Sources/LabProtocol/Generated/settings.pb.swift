@@ -217,6 +217,51 @@ public nonisolated enum LabKernel: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// How page tables of kernel memory are freed: a bug of 2025 and its fix (CONFIG_ASYNC_KERNEL_PGTABLE_FREE).
+public nonisolated enum LabKernelTableFree: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// As the kernel does it: 2014 at once, now by a worker.
+  case unspecified // = 0
+
+  /// At once, after the CPU flush alone (CVE-2025-71089): with KERNEL_NOW, Linux 6.6 to 6.18.
+  case sync // = 1
+
+  /// By a worker, after an invalidation of the kernel's half for everybody who shares an address space.
+  case async // = 2
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .sync
+    case 2: self = .async
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .sync: return 1
+    case .async: return 2
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [LabKernelTableFree] = [
+    .unspecified,
+    .sync,
+    .async,
+  ]
+
+}
+
 /// The durations from which a cost model starts.
 public nonisolated enum LabCostPreset: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
@@ -455,6 +500,12 @@ public nonisolated struct LabMachineSettings: @unchecked Sendable {
   public var hasNotifierTimeoutNanoseconds: Bool {_storage._notifierTimeoutNanoseconds != nil}
   /// Clears the value of `notifierTimeoutNanoseconds`. Subsequent reads from it will return its default value.
   public mutating func clearNotifierTimeoutNanoseconds() {_uniqueStorage()._notifierTimeoutNanoseconds = nil}
+
+  /// How page tables of kernel memory are freed.
+  public var kernelTableFree: LabKernelTableFree {
+    get {_storage._kernelTableFree}
+    set {_uniqueStorage()._kernelTableFree = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -826,13 +877,17 @@ nonisolated extension LabKernel: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KERNEL_UNSPECIFIED\0\u{1}KERNEL_2014\0\u{1}KERNEL_NOW\0")
 }
 
+nonisolated extension LabKernelTableFree: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KERNEL_TABLE_FREE_UNSPECIFIED\0\u{1}KERNEL_TABLE_FREE_SYNC\0\u{1}KERNEL_TABLE_FREE_ASYNC\0")
+}
+
 nonisolated extension LabCostPreset: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0COST_PRESET_UNSPECIFIED\0\u{1}COST_PRESET_MEASURED\0\u{1}COST_PRESET_ZERO\0")
 }
 
 nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MachineSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0\u{3}flush_queue_entries\0\u{3}flush_queue_timeout_nanoseconds\0\u{3}caches_rights\0\u{4}\u{b}notifier_timeout_nanoseconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}seed\0\u{3}frame_count\0\u{3}recycle_order\0\u{3}cpu_count\0\u{3}gather_batch_pages\0\u{3}hold_nanoseconds\0\u{1}costs\0\u{3}page_request_queue_capacity\0\u{3}handler_workers\0\u{3}invalidation_timeout_nanoseconds\0\u{3}livelock_limit\0\u{3}oracle_action\0\u{1}caches\0\u{1}limits\0\u{1}kernel\0\u{1}orders\0\u{3}flush_queue_entries\0\u{3}flush_queue_timeout_nanoseconds\0\u{3}caches_rights\0\u{4}\u{b}notifier_timeout_nanoseconds\0\u{3}kernel_table_free\0")
 
   fileprivate class _StorageClass {
     var _seed: UInt64? = nil
@@ -855,6 +910,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
     var _flushQueueTimeoutNanoseconds: UInt64? = nil
     var _cachesRights: Bool? = nil
     var _notifierTimeoutNanoseconds: UInt64? = nil
+    var _kernelTableFree: LabKernelTableFree = .unspecified
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -885,6 +941,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       _flushQueueTimeoutNanoseconds = source._flushQueueTimeoutNanoseconds
       _cachesRights = source._cachesRights
       _notifierTimeoutNanoseconds = source._notifierTimeoutNanoseconds
+      _kernelTableFree = source._kernelTableFree
     }
   }
 
@@ -923,6 +980,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._flushQueueTimeoutNanoseconds) }()
         case 19: try { try decoder.decodeSingularBoolField(value: &_storage._cachesRights) }()
         case 30: try { try decoder.decodeSingularUInt64Field(value: &_storage._notifierTimeoutNanoseconds) }()
+        case 31: try { try decoder.decodeSingularEnumField(value: &_storage._kernelTableFree) }()
         default: break
         }
       }
@@ -995,6 +1053,9 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
       try { if let v = _storage._notifierTimeoutNanoseconds {
         try visitor.visitSingularUInt64Field(value: v, fieldNumber: 30)
       } }()
+      if _storage._kernelTableFree != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._kernelTableFree, fieldNumber: 31)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1024,6 +1085,7 @@ nonisolated extension LabMachineSettings: SwiftProtobuf.Message, SwiftProtobuf._
         if _storage._flushQueueTimeoutNanoseconds != rhs_storage._flushQueueTimeoutNanoseconds {return false}
         if _storage._cachesRights != rhs_storage._cachesRights {return false}
         if _storage._notifierTimeoutNanoseconds != rhs_storage._notifierTimeoutNanoseconds {return false}
+        if _storage._kernelTableFree != rhs_storage._kernelTableFree {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -229,6 +229,18 @@ public nonisolated struct LabCounters: @unchecked Sendable {
     set {_uniqueStorage()._mirrorAccesses = newValue}
   }
 
+  /// Page tables of huge pages that a fault took from another address space (huge_pmd_share).
+  public var tablesShared: UInt64 {
+    get {_storage._tablesShared}
+    set {_uniqueStorage()._tablesShared = newValue}
+  }
+
+  /// Those that an operation left to others (huge_pmd_unshare).
+  public var tablesUnshared: UInt64 {
+    get {_storage._tablesUnshared}
+    set {_uniqueStorage()._tablesUnshared = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -328,7 +340,7 @@ fileprivate nonisolated let _protobuf_package = "iommulab.v1"
 
 nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Counters"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0\u{3}deferred_flushes\0\u{3}queue_flushes\0\u{3}kept_frames\0\u{4}\u{c}notifier_events\0\u{3}notifier_answers\0\u{3}lost_subscribers\0\u{3}range_faults\0\u{3}mirror_accesses\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}translations\0\u{3}iotlb_hits\0\u{1}walks\0\u{3}page_requests\0\u{3}groups_answered\0\u{3}members_served\0\u{3}needed_faults\0\u{3}needless_faults\0\u{3}duplicate_faults\0\u{3}refused_faults\0\u{3}fault_interrupts\0\u{3}queue_overflows\0\u{3}auto_answers\0\u{3}dma_checked\0\u{1}invalidations\0\u{1}completions\0\u{3}live_hits\0\u{1}timeouts\0\u{1}fenced\0\u{3}unexpected_completions\0\u{3}full_batches\0\u{3}frames_freed\0\u{3}tables_freed\0\u{3}corrupted_frames\0\u{3}unexplained_corruptions\0\u{3}deferred_flushes\0\u{3}queue_flushes\0\u{3}kept_frames\0\u{4}\u{c}notifier_events\0\u{3}notifier_answers\0\u{3}lost_subscribers\0\u{3}range_faults\0\u{3}mirror_accesses\0\u{3}tables_shared\0\u{3}tables_unshared\0")
 
   fileprivate class _StorageClass {
     var _translations: UInt64 = 0
@@ -364,6 +376,8 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _lostSubscribers: UInt64 = 0
     var _rangeFaults: UInt64 = 0
     var _mirrorAccesses: UInt64 = 0
+    var _tablesShared: UInt64 = 0
+    var _tablesUnshared: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -407,6 +421,8 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       _lostSubscribers = source._lostSubscribers
       _rangeFaults = source._rangeFaults
       _mirrorAccesses = source._mirrorAccesses
+      _tablesShared = source._tablesShared
+      _tablesUnshared = source._tablesUnshared
     }
   }
 
@@ -458,6 +474,8 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 42: try { try decoder.decodeSingularUInt64Field(value: &_storage._lostSubscribers) }()
         case 43: try { try decoder.decodeSingularUInt64Field(value: &_storage._rangeFaults) }()
         case 44: try { try decoder.decodeSingularUInt64Field(value: &_storage._mirrorAccesses) }()
+        case 45: try { try decoder.decodeSingularUInt64Field(value: &_storage._tablesShared) }()
+        case 46: try { try decoder.decodeSingularUInt64Field(value: &_storage._tablesUnshared) }()
         default: break
         }
       }
@@ -565,6 +583,12 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
       if _storage._mirrorAccesses != 0 {
         try visitor.visitSingularUInt64Field(value: _storage._mirrorAccesses, fieldNumber: 44)
       }
+      if _storage._tablesShared != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._tablesShared, fieldNumber: 45)
+      }
+      if _storage._tablesUnshared != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._tablesUnshared, fieldNumber: 46)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -607,6 +631,8 @@ nonisolated extension LabCounters: SwiftProtobuf.Message, SwiftProtobuf._Message
         if _storage._lostSubscribers != rhs_storage._lostSubscribers {return false}
         if _storage._rangeFaults != rhs_storage._rangeFaults {return false}
         if _storage._mirrorAccesses != rhs_storage._mirrorAccesses {return false}
+        if _storage._tablesShared != rhs_storage._tablesShared {return false}
+        if _storage._tablesUnshared != rhs_storage._tablesUnshared {return false}
         return true
       }
       if !storagesAreEqual {return false}

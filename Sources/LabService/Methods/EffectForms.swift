@@ -187,6 +187,8 @@ extension LabCounters {
     fullBatches = counters.fullBatches
     framesFreed = counters.framesFreed
     tablesFreed = counters.tablesFreed
+    tablesShared = counters.tablesShared
+    tablesUnshared = counters.tablesUnshared
     corruptedFrames = counters.corruptedFrames
     unexplainedCorruptions = counters.unexplainedCorruptions
     deferredFlushes = counters.deferredFlushes

@@ -20,6 +20,12 @@ extension Settings {
     case .now: kernel = .now
     case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "kernel"))
     }
+    switch message.kernelTableFree {
+    case .unspecified: kernelTableFree = nil
+    case .sync: kernelTableFree = .atOnce
+    case .async: kernelTableFree = .afterFlush
+    case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "kernelTableFree"))
+    }
     for order in message.orders {
       guard let kind = OperationKind(order.operation) else {
         throw .service(.badSettings, "an order needs an operation", fields: ["settings.orders.operation"])
@@ -118,6 +124,11 @@ extension LabMachineSettings {
     case .lastInFirstOut: recycleOrder = .lastInFirstOut
     case .firstInFirstOut: recycleOrder = .firstInFirstOut
     case .random: recycleOrder = .random
+    }
+    switch settings.kernelTableFree {
+    case nil: kernelTableFree = .unspecified
+    case .atOnce?: kernelTableFree = .sync
+    case .afterFlush?: kernelTableFree = .async
     }
     switch settings.kernel {
     case .linux2014: kernel = .kernel2014

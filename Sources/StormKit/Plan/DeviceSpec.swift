@@ -32,6 +32,8 @@ public struct DeviceSpec: Codable, Equatable, Sendable {
   public var arrivals: Arrivals
   public var stampPrefix: UInt32
   public var misbehaviour: UInt32
+  /// Whether it asks for pages of the kernel, too.
+  public var asksForKernelPages = false
 
   public var workload: AccessWorkload {
     AccessWorkload(

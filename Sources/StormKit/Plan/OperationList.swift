@@ -29,7 +29,7 @@ public struct MutatorStep: Codable, Equatable, Sendable {
     case hugetlb
     /// Two equal pages of its own at the spare place: write-protected, merged, written to, loads that are compared.
     case ksmMerge
-    /// Kernel memory is mapped and unmapped; its page tables go with it.
+    /// Kernel memory is mapped, and unmapped by the next such step; its page tables go with it.
     case kernelMemory
     // Today's kernels only.
     case madviseFree, deviceMigrate, deviceExclusive
@@ -98,7 +98,7 @@ public struct OperationMix: Codable, Equatable, Sendable {
     mix.hugePages = 4
     mix.hugetlbs = 4
     mix.ksmMerges = 8
-    mix.kernelMappings = 8
+    mix.kernelMappings = 32
     mix.lazyFrees = 12
     mix.deviceMigrations = 16
     mix.deviceExclusives = 16

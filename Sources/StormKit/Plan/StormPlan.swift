@@ -53,6 +53,8 @@ public struct StormPlan: Codable, Equatable, Sendable {
   public var zeroCosts = false
   /// Memory operations in today's order instead of that of 2014.
   public var isKernelOfNow = false
+  /// Whether page tables of kernel memory are freed at once (the bug of 2025); nil: as the kernel does it.
+  public var freesKernelTablesAtOnce: Bool?
   public init() {}
 
   public var devices: Int { processes * devicesPerProcess }
@@ -123,6 +125,9 @@ public struct StormPlan: Codable, Equatable, Sendable {
     (0..<min(addressSpacesPerDevice, addressSpaces)).map { (index + $0) % addressSpaces }
   }
 
+  /// Devices ask for kernel addresses, and the tables on the way are freed under them.
+  public var hasKernelTableBug: Bool { mix.kernelMappings > 0 && freesKernelTablesAtOnce ?? !isKernelOfNow }
+
   public func device(_ index: Int) -> DeviceSpec {
     let misbehaves = misbehaviour != nil && index % devicesPerProcess == 0
     let bits = misbehaves ? Misbehaviour.named.first { $0.name == misbehaviour }!.value.rawValue : 0
@@ -133,7 +138,7 @@ public struct StormPlan: Codable, Equatable, Sendable {
       priAllocation: priAllocation, groupMemberLimit: groupMemberLimit, retryLimit: retryLimit,
       arrivals: DeviceSpec.Arrivals(
         kind: arrivals, interval: rate > 0 ? UInt64(1e9 * Double(devices) / rate) : 0, burstSize: burstSize),
-      stampPrefix: UInt32(index + 1), misbehaviour: bits)
+      stampPrefix: UInt32(index + 1), misbehaviour: bits, asksForKernelPages: mix.kernelMappings > 0)
   }
 
   public func operations(_ addressSpace: Int) -> OperationList {

@@ -34,16 +34,30 @@ struct DevicePump: ~Copyable {
     var out = EndpointOutput()
     var faults = MessageFaults()
     var isTouched = false
+    /// Kernel pages that it asks for in turn, each as one of a PASID of its own; how often it has spoken.
+    var kernelPages: [(pasid: UInt32, page: UInt64)] = []
+    var turns = 0
 
     mutating func receive(_ events: [Wire.DeviceEvent], _ now: UInt64) {
       isTouched = true
-      for event in events { endpoint.receive(event, now: now, into: &out, faults: &faults) }
+      for event in events where !DevicePump.isOfKernel(event) {
+        endpoint.receive(event, now: now, into: &out, faults: &faults)
+      }
     }
 
     mutating func settle(_ now: UInt64) {
       isTouched = false
       endpoint.settle(now: now, into: &out)
     }
+  }
+
+  /// Of every fourth turn of a device, one translation request is for a page of the kernel. No device may use one, but the
+  /// IOMMU walks through the kernel's tables to find that out. The endpoint knows nothing of it: no slot has such a tag.
+  static let kernelTag: UInt32 = 0x7fff_ffff
+  static let kernelInterval = 4
+
+  static func isOfKernel(_ event: Wire.DeviceEvent) -> Bool {
+    if case .translation(let answer) = event { answer.tag == kernelTag } else { false }
   }
 
   /// Accesses that end between two reports of progress.
@@ -76,7 +90,11 @@ struct DevicePump: ~Copyable {
       writer.beginAttachRequest(machine: configuration.machine, device: spec.device)
       writer.endAttachRequest()
       client.send(stream, writer.bytes)
-      devices.append(Attached(endpoint: DeviceEndpoint(spec.configuration), stream: stream))
+      var device = Attached(endpoint: DeviceEndpoint(spec.configuration), stream: stream)
+      if spec.asksForKernelPages {
+        device.kernelPages = spec.targets.map { ($0.pasid, StormPlan.kernelFirstPage(ofPASID: $0.pasid)) }
+      }
+      devices.append(device)
     }
     var answered = 0
     while answered < devices.count {
@@ -183,10 +201,21 @@ struct DevicePump: ~Copyable {
     devices[index].receive(batch.events, now)
   }
 
+  private mutating func askForKernelPage(_ index: Int) {
+    guard !devices[index].kernelPages.isEmpty, !devices[index].endpoint.isIdle else { return }
+    devices[index].turns += 1
+    guard devices[index].turns % Self.kernelInterval == 0 else { return }
+    let place = devices[index].turns / Self.kernelInterval % devices[index].kernelPages.count
+    let (pasid, page) = devices[index].kernelPages[place]
+    devices[index].out.messages.append(
+      .translate(ATSRequest(tag: Self.kernelTag, pasid: pasid, page: page, noWrite: true)))
+  }
+
   /// Lets a device speak, and sends what it says.
   private mutating func settle(_ index: Int, _ now: UInt64) {
     // The clock is read anew, because the batch has taken time, which invalidations have waited.
     devices[index].settle(max(now, monotonicNow()))
+    askForKernelPage(index)
     let messages = devices[index].out.messages
     var first = 0
     while first < messages.count {

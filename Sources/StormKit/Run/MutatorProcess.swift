@@ -50,6 +50,8 @@ final class MutatorLane: @unchecked Sendable {
   private var stamp: UInt64
   /// What each of the mutator's own pages must hold.
   private var stored: [UInt64: UInt64] = [:]
+  /// Pages of kernel memory that it has mapped. They stay until the next such step: devices walk through their tables.
+  private var kernelPages: UInt64 = 0
 
   init(
     _ lane: MutatorConfiguration.Lane, client: LabClient, machine: String, totalAccesses: UInt64, parent: ParentLink
@@ -69,6 +71,7 @@ final class MutatorLane: @unchecked Sendable {
         try perform(step)
         parent.send("steps \(lane.own.pasid) \(index + 1)")
       }
+      try unmapKernel()
     } catch {
       failure = error
       // At once: the other lists wait for this one's progress, and nobody would hear of it.
@@ -129,12 +132,20 @@ final class MutatorLane: @unchecked Sendable {
     case .hugetlb: try shareHugeTable()
     case .ksmMerge: try mergePages()
     case .kernelMemory:
+      if kernelPages > 0 { return try unmapKernel() }
       let first = StormPlan.kernelFirstPage(ofPASID: lane.own.pasid)
       try measured { () throws(StormFailure) in try operations.kernelMap(first, step.pageCount) }
-      try measured { () throws(StormFailure) in try operations.kernelUnmap(first, step.pageCount) }
+      kernelPages = step.pageCount
     case .reap: try reap()
     case .userfaultMove: try userfaultMove(step)
     }
+  }
+
+  private func unmapKernel() throws(StormFailure) {
+    guard kernelPages > 0 else { return }
+    let (first, count) = (StormPlan.kernelFirstPage(ofPASID: lane.own.pasid), kernelPages)
+    try measured { () throws(StormFailure) in try operations.kernelUnmap(first, count) }
+    kernelPages = 0
   }
 
   private func forkAndWrite(_ step: MutatorStep) throws(StormFailure) {

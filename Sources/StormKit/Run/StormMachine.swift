@@ -15,6 +15,7 @@ struct StormMachine {
     request.settings.gatherBatchPages = plan.gatherBatch
     request.settings.holdNanoseconds = hold
     request.settings.kernel = plan.isKernelOfNow ? .now : .kernel2014
+    if let atOnce = plan.freesKernelTablesAtOnce { request.settings.kernelTableFree = atOnce ? .sync : .async }
     if plan.zeroCosts { request.settings.costs.preset = .zero }
     request.settings.costs.dilationMilli = UInt64((dilation * 1000).rounded())
     request.settings.pageRequestQueueCapacity = plan.pageRequestQueueCapacity
