@@ -43,8 +43,7 @@ struct ExplainCommand: ParsableCommand {
       if list { return }
       throw ValidationError("'\(file)': the log ends before such a verdict; --list shows those that it has")
     }
-    let device = "device \(verdict.device.slot)"
-    print(format.render(try explain(log, verdict, number, device), number: number), terminator: "")
+    print(format.render(try explain(log, verdict, number), number: number), terminator: "")
   }
 
   private func choice() throws -> Choice {
@@ -64,7 +63,7 @@ struct ExplainCommand: ParsableCommand {
         for verdict in effects.verdicts {
           number += 1
           if list {
-            print("\(number)  \(Explanation(verdict, device: "device \(verdict.device.slot)").line)")
+            print("\(number)  \(Explanation(verdict, device: verdict.accessor).line)")
             continue
           }
           switch choice {
@@ -84,10 +83,9 @@ struct ExplainCommand: ParsableCommand {
     return nil
   }
 
-  private func explain(_ log: RecordedLog, _ verdict: Verdict, _ number: UInt64, _ device: String) throws -> Explanation
-  {
+  private func explain(_ log: RecordedLog, _ verdict: Verdict, _ number: UInt64) throws -> Explanation {
     do throws(LogError) {
-      var retrace = try Retrace(log.bytes, of: verdict, number: number, device: device)
+      var retrace = try Retrace(log.bytes, of: verdict, number: number, device: verdict.accessor)
       while true {
         switch try retrace.advance(100_000) {
         case .underWay: continue

@@ -58,7 +58,7 @@ struct ReplayCommand: ParsableCommand {
     guard explain else { return }
     for (kind, _) in found {
       let first = replay.verdicts.first { $0.kind == kind }!
-      let explanation = Explanation(first, device: "device \(first.device.slot)")
+      let explanation = Explanation(first, device: first.accessor)
       print("\n\(explanation.sentence)")
       for line in explanation.chain { print("  \(line)") }
     }

@@ -61,7 +61,7 @@ struct SimulateStorm: ParsableCommand {
         "\(name): \(verdicts.isEmpty ? "no verdict" : verdicts.joined(separator: ", ")); needed \(storm.counters.neededFaults), needless \(storm.counters.needlessFaults), live hits \(storm.counters.liveHits), state \(String(storm.machine.stateHash(), radix: 16))"
       )
       if let first = storm.verdicts.first {
-        let explanation = Explanation(first, device: "device \(first.device.slot)")
+        let explanation = Explanation(first, device: first.accessor)
         print("  \(explanation.sentence)")
         for line in explanation.chain { print("    \(line)") }
       }

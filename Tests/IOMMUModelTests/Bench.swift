@@ -14,6 +14,8 @@ struct Bench {
   /// What subscribers were told, and what their faults answered.
   var told: [NotifierEvent] = []
   var faults: [RangeFaultAnswer] = []
+  /// Everything once more, for who goes over it again.
+  private var log: LogWriter
 
   init(_ change: (inout Settings) -> Void = { _ in }) {
     var settings = Settings()
@@ -21,12 +23,14 @@ struct Bench {
     settings.costs = .zero
     change(&settings)
     machine = Machine(settings: settings)
+    log = LogWriter(settings: settings, build: "tests")
   }
 
   @discardableResult
   mutating func apply(_ command: Command, at time: Nanoseconds? = nil) throws -> Reply {
     effects.removeAll()
     let reply = try machine.apply(command, at: time ?? machine.time, into: &effects)
+    log.append(command, reply, at: machine.time)
     take()
     return reply
   }
@@ -36,15 +40,32 @@ struct Bench {
 
   mutating func run(until end: Nanoseconds) {
     effects.removeAll()
-    machine.run(until: end, limit: 1_000_000, into: &effects)
+    for _ in 0..<1_000_000 {
+      guard let due = machine.nextDue(), due <= end else { break }
+      applyNext(at: due)
+    }
     take()
   }
 
   /// Performs one internal turn.
   mutating func turn() {
     effects.removeAll()
-    machine.applyNext(at: machine.time, into: &effects)
+    applyNext(at: machine.time)
     take()
+  }
+
+  private mutating func applyNext(at time: Nanoseconds) {
+    guard let sequence = machine.applyNext(at: time, into: &effects) else { return }
+    log.append(pending: sequence, at: machine.time)
+  }
+
+  /// The story of a verdict, from the log.
+  func explain(_ index: Int = 0) throws -> Explanation {
+    var log = log
+    let verdict = verdicts[index]
+    var retrace = try Retrace(log.take(), of: verdict, number: UInt64(index) + 1, device: verdict.accessor)
+    guard case .found(let explanation) = try retrace.advance(.max) else { throw Surprise() }
+    return explanation
   }
 
   private mutating func take() {
@@ -162,7 +183,7 @@ struct Bench {
     let before = machine.stateHash()
     effects.removeAll()
     do throws(Refusal) {
-      _ = try machine.apply(command, at: machine.time, into: &effects)
+      log.append(command, try machine.apply(command, at: machine.time, into: &effects), at: machine.time)
       take()
       return nil
     } catch {

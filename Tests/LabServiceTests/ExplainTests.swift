@@ -69,6 +69,26 @@ import Testing
     }
   }
 
+  @Test("a verdict of a mirror names the mirror, as ListVerdicts does")
+  func mirror() async throws {
+    try await Lab.run { lab in
+      let bench = try Bench(try lab.client(), record: true, settings: Bench.kernelOfNow)
+      try bench.mmap()
+      let id = try bench.subscribe(.interval).subscriber
+      let fault = try bench.fault(id)
+      try bench.install(id, fault.fault)
+      _ = try bench.startMunmap()
+      try bench.answer(id, 1)
+      _ = try bench.access(id, fault.pages[0].physicalAddress)
+      let explained = try explain(bench, 1, .text)
+      let listed = try #require(try bench.verdicts().first)
+      #expect(explained.explanation.kind == .mirrorAfterStart)
+      #expect(explained.explanation.sentence == listed.explanation, "\(explained.rendering)")
+      #expect(explained.explanation.lanes.contains { $0.name == "mirror \(id)" })
+      #expect(explained.rendering.contains("INVALIDATE, event 1"))
+    }
+  }
+
   @Test("a log that ends before the verdict, and one that is too long")
   func logs() async throws {
     var limits = ServiceLimits()

@@ -2,7 +2,7 @@
 
 /// From the marks that a verdict carries: what a machine without a log can tell.
 extension Explanation {
-  /// - Parameter device: what people call the device of the verdict.
+  /// - Parameter device: what people call whoever made the access (`Verdict.accessor`).
   public init(_ verdict: Verdict, device: String) {
     let words = VerdictWords(verdict, device: device)
     let stage = Stage(verdict, words, strategy: "")
@@ -76,6 +76,9 @@ struct Stage {
 
 extension Verdict {
   var isOfCPU: Bool { device.rawValue == 0 && subscriber.rawValue == 0 }
+
+  /// What ended the grant is an answer of the mirror's own.
+  var isOfAnswer: Bool { kind == .mirrorAfterStart || kind == .mirrorAfterRelease }
 
   /// The walk itself earned it; otherwise an access with what such a walk had answered.
   var isWalk: Bool { kind == .staleWalk && grantedAt == 0 }

@@ -4,6 +4,7 @@
 extension Sightings {
   /// An event, and how much the story needs it; 0 most.
   private struct Draft {
+    var moment: Moment
     var event: Explanation.Event
     var need: Int
   }
@@ -20,10 +21,11 @@ extension Sightings {
     let name = strategy.map { strategy in
       Strategy.named.first { $0.strategy == strategy }.map { "strategy \($0.name)" } ?? "a strategy of its own"
     }
-    let stage = Stage(verdict, words, strategy: name ?? "", more: shown.map(\.mark))
+    let stage = Stage(verdict, words, strategy: name ?? "", more: shown.map(\.mark) + tellers)
     var drafts = isStruggle ? struggle(stage, words, shown) : loss(stage, words)
+    // Stable: events of one moment stay as they were told.
     drafts = drafts.enumerated()
-      .sorted { ($0.element.event.at!, $0.offset) < ($1.element.event.at!, $1.offset) }
+      .sorted { ($0.element.moment, $0.offset) < ($1.element.moment, $1.offset) }
       .map(\.element)
     while drafts.count >= Explanation.eventLimit, let least = drafts.map(\.need).max(), least > 0 {
       drafts.remove(at: drafts.firstIndex { $0.need == least }!)
@@ -39,14 +41,16 @@ extension Sightings {
   private func loss(_ stage: Stage, _ words: VerdictWords) -> [Draft] {
     var drafts: [Draft] = []
     func add(
-      _ at: Nanoseconds, _ from: Int, to: Int? = nil, _ text: String, need: Int = 0,
+      _ moment: Moment, _ from: Int, to: Int? = nil, _ text: String, need: Int = 0,
       _ kind: Explanation.Event.Kind = .step
     ) {
-      drafts.append(Draft(event: .init(at: at, kind: kind, from: from, to: to ?? from, text: text), need: need))
+      let event = Explanation.Event(at: moment.at, kind: kind, from: from, to: to ?? from, text: text)
+      drafts.append(Draft(moment: moment, event: event, need: need))
     }
     var toldTags: [UInt8] = []
+    let toldEvents = toldEvents.map(\.event)
     for sighting in list {
-      let at = sighting.at
+      let at = sighting.moment
       switch sighting.what {
       case .granted: break
       case .filled(let other):
@@ -55,7 +59,7 @@ extension Sightings {
       case .step(let step): tell(step, at: at, stage, add)
       case .pushed(let itag, let operation):
         // An invalidation that came before the grant explains something only if an operation of the story sent it.
-        guard at >= verdict.grantedAt || stage.contains(operation) else { continue }
+        guard at.at >= verdict.grantedAt || stage.contains(operation) else { continue }
         toldTags.append(itag)
         add(at, stage.iommu, to: stage.device, "invalidation, ITag \(itag)", need: 1)
       case .ended(let itag, let kind):
@@ -66,23 +70,52 @@ extension Sightings {
         } else {
           add(at, stage.iommu, "no completion of ITag \(itag): \(kind.story)", .missing)
         }
-      case .issued where at < max(verdict.dropped.at, verdict.freedForGood ? verdict.freed.at : 0):
+      case .issued where at.at < max(verdict.dropped.at, verdict.freedForGood ? verdict.freed.at : 0):
         add(at, stage.device, "issues the access")
       case .usedByCPU:
         if verdict.dropped.operation != .none {
           add(at, stage.lane(verdict.dropped.operation), "a CPU uses the page in its new frame")
         }
       case .returned(let operation): add(at, stage.lane(operation), "returns", need: 2)
+      case .told(let event, _) where toldEvents.contains(event):
+        add(at, stage.lane(event.operation), to: stage.device, "\(event.name), event \(event.number)")
+      case .answeredEvent(let event, _) where toldEvents.contains(event):
+        add(at, stage.device, to: stage.lane(event.operation), "answers event \(event.number)")
+      case .installed(let fault) where at.at >= verdict.grantedAt:
+        add(at, stage.device, "installs \(words.page) of fault \(fault)", need: 1)
+      case .told, .answeredEvent, .installed: break
       case .issued, .notPresent, .requested, .answered: break
       }
     }
     if verdict.grantGeneration > 0 && !verdict.isWalk {
-      add(verdict.grantedAt, stage.iommu, to: stage.device, words.grant)
+      add(moment(verdict.grantedAt) { $0 == .granted }, stage.iommu, to: stage.device, words.grant)
     }
-    if verdict.dropped.operation != .none { add(verdict.dropped.at, stage.lane(verdict.dropped.operation), words.drop) }
-    if verdict.freedForGood { add(verdict.freed.at, stage.lane(verdict.freed.operation), words.free) }
+    // What a mirror has answered was told with its event.
+    if verdict.dropped.operation != .none && !(verdict.isOfAnswer && !toldEvents.isEmpty) {
+      add(moment(verdict.dropped, .entries), stage.lane(verdict.dropped.operation), words.drop)
+    }
+    if verdict.freedForGood {
+      let letter: OperationStep.Letter = verdict.isWalk ? .tablesFreed : .framesFreed
+      add(moment(verdict.freed, letter), stage.lane(verdict.freed.operation), words.free)
+    }
     conclude(stage, drafts, owed: toldTags, add)
     return drafts
+  }
+
+  /// When something was seen that a mark of the verdict has the time of.
+  private func moment(_ at: Nanoseconds, _ what: (What) -> Bool) -> Moment {
+    list.first { $0.at == at && what($0.what) }?.moment ?? Moment(at: at)
+  }
+
+  /// When an operation did what a mark of it tells; where that was not seen, with its last step of that time.
+  private func moment(_ mark: OperationMark, _ letter: OperationStep.Letter) -> Moment {
+    var last = Moment(at: mark.at)
+    for sighting in list where sighting.at == mark.at {
+      guard case .step(let step) = sighting.what, step.operation == mark.operation else { continue }
+      last = sighting.moment
+      if step.letter == letter { break }
+    }
+    return last
   }
 
   /// Since when a cache had the translation: an IOTLB may have kept it for the device's grant.
@@ -91,16 +124,18 @@ extension Sightings {
     return min(filled?.at ?? .max, verdict.grantedAt)
   }
 
-  private typealias Add = (Nanoseconds, Int, Int?, String, Int, Explanation.Event.Kind) -> Void
+  private typealias Add = (Moment, Int, Int?, String, Int, Explanation.Event.Kind) -> Void
 
   /// A letter of an operation of the story.
-  private func tell(_ step: OperationStep, at: Nanoseconds, _ stage: Stage, _ add: Add) {
+  private func tell(_ step: OperationStep, at: Moment, _ stage: Stage, _ add: Add) {
     let lane = stage.lane(step.operation)
-    let isAfter = at >= max(heldSince, verdict.dropped.at)
+    let isAfter = at.at >= max(heldSince, verdict.dropped.at)
     switch step.letter {
     case .cpuFlush where isAfter && !verdict.isOfCPU: add(at, lane, nil, "C: flushes the CPUs' TLBs", 2, .step)
+    case .entries where verdict.isOfAnswer: add(at, lane, nil, "P: changes the entry", 1, .step)
     case .tablesUnlinked where verdict.isWalk: add(at, lane, nil, "unlinks the page tables", 0, .step)
-    case .release: add(at, lane, stage.iommu, "release: cuts the PASID, flushes everything", 1, .step)
+    case .release where !isOfMirror:
+      add(at, lane, stage.iommu, "release: cuts the PASID, flushes everything", 1, .step)
     case .start, .flushSite, .end, .invalidatePage, .changePTE, .young:
       guard !verdict.isOfCPU, let strategy, let (site, name) = step.letter.site else { return }
       if strategy.acts(at: site) {
@@ -119,11 +154,12 @@ extension Sightings {
 
   /// What did not come, where no step of the story says so.
   private func conclude(_ stage: Stage, _ drafts: [Draft], owed: [UInt8], _ add: Add) {
+    let end = Moment(at: verdict.at, order: .max)
     if verdict.kind == .forgedTranslation {
-      return add(verdict.at, stage.iommu, nil, "no translation to this frame was ever given to it", 0, .missing)
+      return add(end, stage.iommu, nil, "no translation to this frame was ever given to it", 0, .missing)
     }
     for itag in owed {
-      add(verdict.at, stage.device, nil, "ITag \(itag) is not completed yet", 0, .missing)
+      add(end, stage.device, nil, "ITag \(itag) is not completed yet", 0, .missing)
     }
     let losses: [VerdictKind] = [.staleDMA, .writeAfterProtect, .splitView]
     guard losses.contains(verdict.kind), verdict.dropped.operation != .none || verdict.freedForGood,
@@ -131,7 +167,11 @@ extension Sightings {
     else { return }
     let since = verdict.dropped.operation != .none ? verdict.dropped.at : verdict.freed.at
     let pushed = list.contains { if case .pushed = $0.what { $0.at >= since } else { false } }
-    if !pushed { add(verdict.at, stage.iommu, nil, "no invalidation since the entry was cleared", 0, .missing) }
+    if isOfMirror {
+      if toldEvents.isEmpty { add(end, stage.device, nil, "no event has told it of the page", 0, .missing) }
+    } else if !pushed {
+      add(end, stage.iommu, nil, "no invalidation since the entry was cleared", 0, .missing)
+    }
   }
 
   // MARK: A struggle for a page
@@ -139,41 +179,42 @@ extension Sightings {
   /// The windows of the empty table that made an answer say "not present".
   private var blinding: [Window] {
     windows.filter { window in
-      list.contains { $0.what == .notPresent && $0.at >= window.mark.at && $0.at <= window.until ?? .max }
+      list.contains { $0.what == .notPresent && $0.at >= window.since.at && $0.at <= window.until?.at ?? .max }
     }
   }
 
   private func struggle(_ stage: Stage, _ words: VerdictWords, _ shown: [Window]) -> [Draft] {
     var drafts: [Draft] = []
-    func add(_ at: Nanoseconds, _ from: Int, to: Int? = nil, _ text: String, need: Int = 0) {
-      drafts.append(Draft(event: .init(at: at, kind: .step, from: from, to: to ?? from, text: text), need: need))
+    func add(_ moment: Moment, _ from: Int, to: Int? = nil, _ text: String, need: Int = 0) {
+      let event = Explanation.Event(at: moment.at, kind: .step, from: from, to: to ?? from, text: text)
+      drafts.append(Draft(moment: moment, event: event, need: need))
     }
     for window in shown {
       let lane = stage.lane(window.mark.operation)
-      add(window.mark.at, lane, to: stage.iommu, "S: the PASID points to an empty table")
-      if let until = window.until, until <= verdict.at {
+      add(window.since, lane, to: stage.iommu, "S: the PASID points to an empty table")
+      if let until = window.until, until.at <= verdict.at {
         add(until, lane, to: stage.iommu, "E: the PASID points to the table again", need: 1)
       }
     }
     var round = 0
     var rest = 0
-    var restAt: Nanoseconds = 0
+    var restAt = Moment(at: 0)
     for sighting in list {
       if sighting.what == .requested { round += 1 }
       guard round <= 1 else {
         if sighting.what == .requested {
           rest += 1
-          restAt = sighting.at
+          restAt = sighting.moment
         }
         continue
       }
       switch sighting.what {
       case .notPresent:
         if !drafts.contains(where: { $0.event.text.hasSuffix("not present") }) {
-          add(sighting.at, stage.iommu, to: stage.device, "\(words.page): not present")
+          add(sighting.moment, stage.iommu, to: stage.device, "\(words.page): not present")
         }
-      case .requested: add(sighting.at, stage.device, to: stage.iommu, "page request")
-      case .answered(let code): add(sighting.at, stage.iommu, to: stage.device, "answer: \(code.story)")
+      case .requested: add(sighting.moment, stage.device, to: stage.iommu, "page request")
+      case .answered(let code): add(sighting.moment, stage.iommu, to: stage.device, "answer: \(code.story)")
       default: break
       }
     }

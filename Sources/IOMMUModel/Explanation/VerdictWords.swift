@@ -20,7 +20,9 @@ struct VerdictWords {
       + (verdict.isOfCPU ? "" : ", from \(verdict.grantedVia.name)")
   }
   var drop: String {
-    verdict.kind == .writeAfterProtect ? "P: takes the write right of \(page) away" : "P: clears the entry of \(page)"
+    if verdict.isOfAnswer { return "has the answer that \(page) is used no more" }
+    return verdict.kind == .writeAfterProtect
+      ? "P: takes the write right of \(page) away" : "P: clears the entry of \(page)"
   }
   var free: String {
     // A frame remembers who ended its last life; the granted one may have ended earlier.

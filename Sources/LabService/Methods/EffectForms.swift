@@ -154,8 +154,7 @@ extension LabVerdict {
     if let mark = LabOperationMark(verdict.dropped) { dropped = mark }
     if let mark = LabOperationMark(verdict.freed) { freed = mark }
     requests = verdict.requests
-    let who = !subscriber.isEmpty ? "mirror \(subscriber)" : device.isEmpty ? "a CPU" : "device \(device)"
-    let text = Explanation(verdict, device: who)
+    let text = Explanation(verdict, device: verdict.accessor(device: \.text, subscriber: \.text))
     explanation = text.sentence
     chain = text.chain
   }

@@ -38,10 +38,10 @@ extension Shard {
     guard explanations.count < limits.explanationsPerLoop else {
       throw .service(.limitReached, "\(limits.explanationsPerLoop) explanations are under way, the limit; ask again")
     }
-    let device = verdict.device.rawValue == 0 ? "a CPU" : "device \(verdict.device.text)"
     do throws(LogError) {
       let retrace = try Retrace(
-        host.log!.bytes, of: verdict, number: request.seq, device: device)
+        host.log!.bytes, of: verdict, number: request.seq,
+        device: verdict.accessor(device: \.text, subscriber: \.text))
       explanations.append(
         ExplanationJob(caller: caller, format: request.format, retrace: retrace, isCut: host.log!.isFull))
     } catch {

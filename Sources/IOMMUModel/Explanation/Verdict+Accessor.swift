@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension Verdict {
+  /// Who made the access, as its explanation calls it.
+  /// - Parameters:
+  ///   - device: how the shell writes the id of a device.
+  ///   - subscriber: how it writes the id of a mirror.
+  public func accessor(device name: (DeviceID) -> String, subscriber: (SubscriberID) -> String) -> String {
+    if self.subscriber.rawValue != 0 { return "mirror \(subscriber(self.subscriber))" }
+    return device.rawValue != 0 ? "device \(name(device))" : "a CPU"
+  }
+
+  /// The same at a desk, where numbers are enough.
+  public var accessor: String {
+    accessor {
+      "\($0.slot)"
+    } subscriber: {
+      "\($0.slot)"
+    }
+  }
+}
