@@ -54,6 +54,29 @@ import Testing
     }
   }
 
+  @Test(arguments: [OperationKind.migrateToDevice, .makeDeviceExclusive])
+  func `a driver that used what it had before its own migration had the order blamed`(_ kind: OperationKind) throws {
+    var (bench, space, _) = try Bench.mirrored(.secondaryTLB)
+    guard case .file(let file) = try bench.apply(.createFile(pageCount: 1)) else { throw Surprise() }
+    let filePage = PageRange(first: 0x110, count: 1)
+    try bench.start(.mmapFile(space, filePage, .readWrite, FileMapping(file, isShared: true)))
+    bench.settle()
+    let profile = SubscriberProfile(kind: .interval, owner: 7)
+    guard case .subscriber(let id, _, _) = try bench.apply(.subscribe(space, profile)) else { throw Surprise() }
+    let moved = try bench.mirror(id, 0x10f)
+    let stays = try bench.mirror(id, 0x110)
+    let taken = try take(&bench, id, kind, PageRange(first: 0x10f, count: 2))
+    #expect(taken.0.value == 1)
+    try bench.use(id, 0x110, stays)
+    try bench.use(id, 0x10f, moved)
+    // An exclusive page has stayed in its place.
+    #expect(bench.kinds == (kind == .migrateToDevice ? [.mirrorAfterStart] : []))
+    #expect(bench.verdicts.allSatisfy { $0.dropped.operation == taken.0.operation })
+    try bench.apply(.mirrorInstall(id, MirrorInstall(fault: taken.1.number, range: PageRange(first: 0x10f, count: 1))))
+    try bench.use(id, 0x10f, taken.1.pages[0].physicalAddress, write: 1)
+    #expect(bench.kinds.count <= 1)
+  }
+
   @Test func `a mirror of many pages was refused what it had been handed a moment ago`() throws {
     var pages = MirrorPages()
     func grant(_ fault: UInt64, collided: Bool = false) -> MirrorGrant {

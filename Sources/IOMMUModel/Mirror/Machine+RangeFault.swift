@@ -159,6 +159,16 @@ extension Machine {
       isDeviceMemory: entry.isDevicePrivate && owner != 0)
   }
 
+  /// A page has really gone into a device's memory. Who asked for that may have ignored the event, and has lost what it had
+  /// of the page all the same.
+  mutating func retireMoved(_ operation: Operation) {
+    guard operation.owner != 0, let space = operation.space else { return }
+    let stamp = stamp(operation)
+    for id in spaces[space].notifier.subscribers where subscribers[id].profile.owner == operation.owner {
+      subscribers[id].pages.retire(operation.window, .start, by: stamp, before: .max)
+    }
+  }
+
   // MARK: The mirror's own table
 
   /// The mirror installs pages of a fault. Those whose fault has met an invalidation it should have faulted again.

@@ -268,6 +268,7 @@ extension Machine {
         frame: frame, generation: memory.generation(frame), rights: entry.rights, held: true,
         changedTurn: turn, by: stamp(operation), replacedFrame: isReplaced ? old : 0,
         replacedGeneration: isReplaced ? memory.generation(old) : 0))
+    if entry.isDevicePrivate { retireMoved(operation) }
   }
 
   mutating func set(_ operation: inout Operation, _ effects: inout Effects) -> StepOutcome {
