@@ -24,6 +24,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
   // The service again: numbers keep their meaning.
   case unknownVerdict, logDiverged
   case unknownSubscriber, subscriberLost, eventNotOwed, mayNotRefuse, outsideSubscription, faultNotAnswered
+  case youngPagesOutOfRange
 
   /// The name on the wire.
   public var name: StaticString {
@@ -101,6 +102,7 @@ public enum ErrorReason: UInt8, CaseIterable, Sendable {
     case .subscriberLost: "SUBSCRIBER_LOST"
     case .eventNotOwed: "EVENT_NOT_OWED"
     case .mayNotRefuse: "MAY_NOT_REFUSE"
+    case .youngPagesOutOfRange: "YOUNG_PAGES_OUT_OF_RANGE"
     case .outsideSubscription: "OUTSIDE_SUBSCRIPTION"
     case .faultNotAnswered: "FAULT_NOT_ANSWERED"
     }

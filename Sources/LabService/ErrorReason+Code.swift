@@ -9,7 +9,7 @@ extension ErrorReason {
     switch self {
     case .malformedJSON, .unknownField, .missingField, .badValue, .decimalNumber, .badHex, .badSettings, .badRequestID,
       .badPageToken, .unknownStrategy, .tagOutOfRange, .ridOutOfRange, .leaseOutOfRange, .valueOutOfRange,
-      .batchTooLarge, .overlapsSource, .notCanonical,
+      .batchTooLarge, .youngPagesOutOfRange, .overlapsSource, .notCanonical,
       .helloExpected, .helloRepeated, .emptyRange, .misaligned, .noRights, .pasidOutOfRange, .groupIndexOutOfRange,
       .cpuOutOfRange, .allocationTooLarge, .timeInThePast:
       .invalidArgument
@@ -94,6 +94,8 @@ extension Refusal {
       (.eventNotOwed, "no event of this number waits for an answer; the last one of the subscriber is \(figure)")
     case .mayNotRefuse:
       (.mayNotRefuse, "only an interval subscriber may refuse, and only an event whose may_block is false")
+    case .youngPagesOutOfRange:
+      (.youngPagesOutOfRange, "the event asks for at most \(figure) young pages; only YOUNG asks for any")
     case .outsideSubscription:
       (.outsideSubscription, "the range leaves the subscription; an interval subscriber mirrors its own range alone")
     case .faultNotAnswered:
@@ -116,7 +118,8 @@ extension Refusal {
       (.allocation, "allocation"), (.groupIndex, "groupIndex"), (.pageSize, "pageSize"), (.cpu, "cpu"),
       (.source, "source"), (.destination, "destination"), (.keeper, "keeper"),
       (.keeperAddress, "keeperAddress"), (.file, "file"), (.fileOffset, "fileOffset"),
-      (.subscriber, "subscriber"), (.event, "number"), (.fault, "fault"),
+      (.subscriber, "subscriber"), (.event, "number"), (.fault, "fault"), (.physicalAddress, "physicalAddress"),
+      (.youngPages, "youngPages"),
     ]
     return names.filter { fields.contains($0.0) }.map(\.1)
   }

@@ -124,4 +124,32 @@ import Testing
     try bench.answerAll(bench.machine.subscribers.ids)
     #expect(bench.outcome(operation)?.status == .success)
   }
+
+  @Test func `an answer said that more pages were young than the event has`() throws {
+    var (bench, space, id) = try Bench.mirrored(.kvmLike)
+    try bench.store(space, 0x100, 1)
+    let young = try bench.start(.range(.clearYoung, space, range))
+    bench.settle()
+    let event = bench.events(id)[0]
+    func answer(_ pages: UInt32) -> Command { .answer(id, NotifierAnswer(number: event.number, youngPages: pages)) }
+    #expect(bench.refusal(answer(.max)) == .youngPagesOutOfRange)
+    #expect(bench.refusal(answer(5)) == .youngPagesOutOfRange)
+    #expect(bench.refusal(answer(4)) == nil)
+    bench.settle()
+    #expect(bench.outcome(young)?.value == 5)
+    try bench.start(.munmap(space, range))
+    bench.settle()
+    let start = NotifierAnswer(number: bench.events(id)[0].number, youngPages: 1)
+    #expect(bench.refusal(.answer(id, start)) == .youngPagesOutOfRange, "a start asks for none")
+  }
+
+  @Test func `a physical address that is not aligned was told as the address`() throws {
+    var (bench, _, id) = try Bench.mirrored(.kvmLike)
+    do {
+      try bench.apply(.mirrorAccess(id, MirrorAccess(page: 0x100, physicalAddress: 0x5001, write: false)))
+      Issue.record("it is refused")
+    } catch let refusal as Refusal {
+      #expect(refusal == Refusal(.misaligned, .physicalAddress, figure: 8))
+    }
+  }
 }

@@ -250,4 +250,30 @@ import Testing
       #expect(failure.reason == reason, "\(failure)")
     }
   }
+
+  @Test(
+    arguments: [
+      (.mirrorAccess, #""subscriber":"SUB","address":"0x1000","physicalAddress":"0x5001""#, ["physicalAddress"]),
+      (.subscribe, #""addressSpace":"AS","kind":"SUBSCRIBER_KIND_KVM_LIKE","takesTwoPasses":true"#, ["takesTwoPasses"]),
+      (
+        .subscribe, #""addressSpace":"AS","kind":"SUBSCRIBER_KIND_GRU_LIKE","address":"0x1000","byteCount":"0x1000""#,
+        ["address", "byteCount"]
+      ),
+      (.answerEvents, #""subscriber":"SUB","answers":[{"number":"1"},{"number":"7"}]"#, ["answers[1].number"]),
+      (
+        .answerEvents, #""subscriber":"SUB","answers":[{"number":"1","youngPages":4294967295}]"#,
+        ["answers[0].youngPages"]
+      ),
+    ] as [(LabMethod, String, [String])])
+  func `a refusal names the very field`(_ method: LabMethod, _ json: String, _ fields: [String]) async throws {
+    try await Lab.run { lab in
+      let bench = try Bench(lab.client(), settings: Bench.kernelOfNow)
+      try bench.mmap()
+      let id = try bench.subscribe(.interval).subscriber
+      _ = try bench.startMunmap()
+      let text = json.replacing("AS\"", with: "\(bench.space)\"").replacing("SUB\"", with: "\(id)\"")
+      let failure = try bench.client.failure(method, #"{"machine":"\#(bench.machine)",\#(text)}"#)
+      #expect(failure.fields == fields, "\(failure)")
+    }
+  }
 }

@@ -25,6 +25,8 @@ public struct Refusal: Error, Equatable, Sendable {
     case eventNotOwed
     /// Only an interval subscriber may refuse, and only a start that may not block.
     case mayNotRefuse
+    /// More pages than the event has, or of an event that does not ask for them.
+    case youngPagesOutOfRange
     case outsideSubscription
     /// A page is not of the fault that is named, but of a later one, or of none.
     case faultNotAnswered
@@ -54,6 +56,8 @@ public struct Refusal: Error, Equatable, Sendable {
     public static let subscriber = Fields(rawValue: 1 << 24)
     public static let event = Fields(rawValue: 1 << 25)
     public static let fault = Fields(rawValue: 1 << 26)
+    public static let physicalAddress = Fields(rawValue: 1 << 27)
+    public static let youngPages = Fields(rawValue: 1 << 28)
   }
   public var reason: Reason
   public var fields: Fields

@@ -204,7 +204,7 @@ extension Machine {
     _ id: SubscriberID, _ access: MirrorAccess, _ effects: inout Effects
   ) throws(Refusal) -> Reply {
     guard subscribers.contains(id) else { throw Refusal(.unknownSubscriber, .subscriber) }
-    guard access.physicalAddress % 8 == 0 else { throw Refusal(.misaligned, .address, figure: 8) }
+    guard access.physicalAddress % 8 == 0 else { throw Refusal(.misaligned, .physicalAddress, figure: 8) }
     guard access.page < PageRange.all.end else {
       throw Refusal(.rangeOutsideAddressSpace, .address, figure: PageRange.all.end << 12)
     }

@@ -71,6 +71,8 @@ extension Machine {
         throw Refusal(.mayNotRefuse, .event)
       }
     }
+    let youngest = event.hook == .young ? event.range.count : 0
+    guard answer.youngPages <= youngest else { throw Refusal(.youngPagesOutOfRange, .youngPages, figure: youngest) }
     subscribers[id].owed.remove(at: index)
     effects.counters.notifierAnswers += 1
     if answer.refuses {

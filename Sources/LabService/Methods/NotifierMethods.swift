@@ -19,6 +19,16 @@ extension Shard {
     case .unspecified: throw .wire(WireError(.missing, field: "kind"))
     case .UNRECOGNIZED: throw .wire(WireError(.unknownValue, field: "kind"))
     }
+    if !kind.isInterval {
+      let given = [
+        ("address", !r.address.isEmpty), ("byteCount", !r.byteCount.isEmpty), ("takesTwoPasses", r.takesTwoPasses),
+      ].filter(\.1).map(\.0)
+      guard given.isEmpty else {
+        throw .service(
+          .badValue, "only an interval subscriber has a range or two passes; the others are told of everything, once",
+          fields: given)
+      }
+    }
     let range = r.address.isEmpty && r.byteCount.isEmpty ? .all : try self.range(r.address, r.byteCount)
     let lease = try lease(r.hasLeaseMilliseconds ? r.leaseMilliseconds : nil)
     let profile = SubscriberProfile(kind: kind, range: range, takesTwoPasses: r.takesTwoPasses, owner: r.owner)
@@ -54,11 +64,23 @@ extension Shard {
     guard r.answers.count <= 4096 else {
       throw .service(.batchTooLarge, "a call holds at most 4096 answers", fields: ["answers"])
     }
-    for answer in r.answers {
+    for (index, answer) in r.answers.enumerated() {
       let answer = NotifierAnswer(number: answer.number, refuses: answer.refuses, youngPages: answer.youngPages)
-      _ = try host.perform(.answer(port.id, answer), now)
+      do throws(CallError) {
+        _ = try host.perform(.answer(port.id, answer), now)
+      } catch {
+        throw Self.refused(error, answer, at: index)
+      }
     }
     return LabAnswerResponse()
+  }
+
+  /// Says which of the answers a refusal is about.
+  private static func refused(_ error: CallError, _ answer: NotifierAnswer, at index: Int) -> CallError {
+    guard case .refusal(let refusal) = error, !refusal.fields.contains(.subscriber) else { return error }
+    return .service(
+      refusal.errorReason, "event \(answer.number): \(refusal.text)",
+      fields: refusal.fieldNames.map { "answers[\(index)].\($0)" })
   }
 
   func rangeFault(
