@@ -313,13 +313,13 @@ public nonisolated struct LabSubscribeRequest: Sendable {
   /// What the subscriber is like.
   public var kind: LabSubscriberKind = .unspecified
 
-  /// Interval subscribers: hex address of the first byte that they are told of. Absent with `byte_count`: everything.
+  /// Interval subscribers alone: hex address of the first byte that they are told of. Absent with `byte_count`: everything.
   public var address: String = String()
 
   /// Hex.
   public var byteCount: String = String()
 
-  /// Interval subscribers: INVALIDATE for all of them, then FINISH.
+  /// Interval subscribers alone: INVALIDATE for all of them, then FINISH.
   public var takesTwoPasses: Bool = false
 
   /// dev_private_owner: who may ignore events of its own migration; 0: nobody.
@@ -495,7 +495,8 @@ public nonisolated struct LabNotifierEvent: Sendable {
   public init() {}
 }
 
-/// Opens the subscriber's stream. It has at most one. Before the first one its newest 1,024 events are kept.
+/// Opens the subscriber's stream. It has at most one at a time, and when that ends it is unsubscribed: nothing is resumed.
+/// Before the stream its newest 1,024 events are kept.
 public nonisolated struct LabNotifierServiceWatchRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -507,7 +508,7 @@ public nonisolated struct LabNotifierServiceWatchRequest: Sendable {
   /// The subscriber.
   public var subscriber: String = String()
 
-  /// Resume after this event. 0: from the oldest event that is kept.
+  /// The stream begins behind this event; 0: with the oldest that is kept.
   public var afterSeq: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -547,7 +548,7 @@ public nonisolated struct LabNotifierAnswer: Sendable {
   /// EAGAIN. Interval subscribers only, to a call whose `may_block` is false; the operation ends as busy then.
   public var refuses: Bool = false
 
-  /// To YOUNG: pages that were used since the last time.
+  /// To YOUNG: pages that were used since the last time, at most those of the call.
   public var youngPages: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
