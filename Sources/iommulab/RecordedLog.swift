@@ -29,7 +29,7 @@ struct RecordedLog {
   static func text(_ error: LogError) -> String {
     switch error {
     case .notALog: "no log of a machine: it does not begin with IOMMULAB"
-    case .unknownVersion(let version): "format version \(version); this build reads version \(Log.version)"
+    case .unknownVersion(let version): "format version \(version); this build reads 1 to \(Log.version)"
     case .torn(let offset): "the log ends inside an entry, at byte \(offset): everything before it was replayed"
     case .malformed(let offset): "byte \(offset) is no entry"
     case .diverged(let entry):

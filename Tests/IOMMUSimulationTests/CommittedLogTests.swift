@@ -6,6 +6,8 @@
 //     iommulab simulate storm --seed 37 --devices 2 --accesses 30 --strategies flush-at-start --record storm-v1.log
 //     iommulab simulate commands --seed 5 --turns 300 --record commands-v1.log
 //     iommulab simulate commands --seed 34 --turns 500 --record commands-v2.log
+//     iommulab simulate commands --seed 44 --turns 500 --record commands-v3.log
+//     iommulab simulate commands --seed 74 --turns 500 --record commands-v4.log
 //
 // A later build draws other commands from the same seed; the files are what counts.
 //
@@ -36,6 +38,12 @@ import Testing
     Recorded(
       file: "commands-v2.log", entries: 409, effects: 0x77e4_2b82_b6ad_0225, state: 0xf69f_94f5_7f61_30cd,
       verdicts: ["FORGED_TRANSLATION": 7, "PRG_WRONG_PASID": 2]),
+    Recorded(
+      file: "commands-v3.log", entries: 355, effects: 0x9cfa_0812_58ac_d039, state: 0xf3c6_9055_9b91_3bc8,
+      verdicts: ["FORGED_TRANSLATION": 9, "PRG_WRONG_PASID": 2]),
+    Recorded(
+      file: "commands-v4.log", entries: 340, effects: 0x69b8_166a_b6fa_bd17, state: 0x9735_9f5e_c612_a69b,
+      verdicts: ["FORGED_TRANSLATION": 10, "PRG_WRONG_PASID": 1]),
   ]
 
   private func bytes(_ file: String) throws -> [UInt8] {

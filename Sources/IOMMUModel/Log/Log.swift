@@ -3,7 +3,8 @@
 /// A machine's log: what happened to it, enough to make it happen again, byte for byte.
 ///
 ///     "IOMMULAB"  8 bytes
-///     version     3; 1 had no kernel in the settings, 2 no flush queue, cached rights or notifier subscribers
+///     version     4; 1 had no kernel in the settings, 2 no flush queue, cached rights or notifier subscribers, 3 no
+///                 `kernelTableFree`
 ///     build       length, UTF-8
 ///     settings    `Settings.encode`
 ///     entries     until the end:
@@ -14,7 +15,7 @@
 /// are not there. A tail that ends inside an entry is torn: all before it holds.
 public enum Log {
   public static let magic = Array("IOMMULAB".utf8)
-  public static let version: UInt64 = 3
+  public static let version: UInt64 = 4
 
   public enum Turn: Equatable, Sendable {
     case command(Command, Reply)

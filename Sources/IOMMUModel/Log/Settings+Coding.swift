@@ -71,6 +71,8 @@ extension Settings {
       cachesRights = try decoder.flag()
       limits.subscribers = try decoder.number(UInt32.self)
       notifierTimeout = try decoder.number()
+    }
+    if version >= 4 {
       let free = try decoder.number(UInt8.self)
       kernelTableFree = free == 0 ? nil : KernelTableFree(rawValue: free - 1)
       guard free == 0 || kernelTableFree != nil else { throw .malformed(offset: decoder.offset) }
