@@ -62,7 +62,7 @@ struct OrderFile {
       throw ValidationError("'\(path)': column: '\(content.column ?? "")' is neither 2014 nor now")
     }
     do throws(UserOrder.Mistake) {
-      order = try UserOrder(kind, column, letters: content.order, batch: content.batch ?? ["C", "I", "F"])
+      order = try UserOrder(kind, column, letters: content.order, batch: content.batch ?? UserOrder.usualBatch)
     } catch {
       throw ValidationError("'\(path)':\n\(error.text)")
     }

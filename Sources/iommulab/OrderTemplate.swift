@@ -9,12 +9,9 @@ enum OrderTemplate {
       throw ValidationError(
         "--template: give --operation, one of \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))")
     }
-    guard let own = UserOrder.own(kind, column) else {
-      throw ValidationError(
-        UserOrder.kinds.contains(kind)
-          ? "--operation: the kernels of \(column.title) have no \(operation)"
-          : "--operation: '\(operation)' has a fixed order; there are \(UserOrder.kinds.map(\.identifier).joined(separator: ", "))"
-      )
+    let own: UserOrder
+    do throws(UserOrder.Mistake) { own = try UserOrder(ownOf: kind, column) } catch {
+      throw ValidationError(error.text)
     }
     var lines = ["# \(kind.name), \(column.title): the kernel's own order. Move letters, then: iommulab judge FILE"]
     lines += UserOrder.alphabet(kind, column).map { letter in "#   \(letter): \(UserOrder.meaning(of: letter))" }

@@ -56,7 +56,7 @@ import Testing
   func `a kernel's own order, written down, earns what the kernel's own list earns`(column: KernelColumn) throws {
     var written = 0
     for (kind, size) in Cell.rows {
-      guard let order = UserOrder.own(kind, column) else { continue }
+      guard let order = try? UserOrder(ownOf: kind, column) else { continue }
       written += 1
       for (name, strategy) in Strategy.named {
         let own = StepJudge(Cell(kind, size, column, strategy)).verdicts
@@ -107,7 +107,7 @@ import Testing
     while tried < 40 {
       let kind = UserOrder.kinds[pick(UserOrder.kinds.count)]
       let column = KernelColumn.allCases[pick(2)]
-      guard let own = UserOrder.own(kind, column) else { continue }
+      guard let own = try? UserOrder(ownOf: kind, column) else { continue }
       var letters = own.letters
       let alphabet = UserOrder.alphabet(kind, column)
       for _ in 0...pick(5) {

@@ -62,13 +62,19 @@ struct OrderForm {
     .makeDeviceExclusive, .uffdioMove, .reclaim, .writeback, .retractTables,
   ]
 
-  /// Nil: the column's kernels have no such operation, or its order is fixed.
-  init?(_ kind: OperationKind, _ column: KernelColumn) {
+  /// - Throws: the operation's order is fixed, or the column's kernels have no such operation.
+  init(_ kind: OperationKind, _ column: KernelColumn) throws(UserOrder.Mistake) {
     let list = StepLists.list(kind, column)
-    guard Self.kinds.contains(kind), !list.isEmpty else { return nil }
+    guard Self.kinds.contains(kind) else {
+      let names = Self.kinds.map(\.identifier).joined(separator: ", ")
+      throw UserOrder.Mistake(text: "operation: '\(kind.identifier)' has a fixed order; there are \(names)")
+    }
+    guard !list.isEmpty else {
+      throw UserOrder.Mistake(text: "operation: the kernels of \(column.title) have no \(kind.identifier)")
+    }
     // Huge pages at the edges are split before the operation's own letters come.
     let split = list.lastIndex(of: .nextEdgeAgain) ?? -1
-    let named = list.indices.filter { $0 > split && (Self.change($0, list) ?? Self.other(list[$0])) != nil }
+    let named = list.indices.filter { $0 > split && (Self.change(list[$0]) ?? Self.other(list[$0])) != nil }
     let loop = Self.loops.first { list.contains($0.begin) }
     let first = loop.map { list.firstIndex(of: $0.begin)! + 1 } ?? named.first!
     let end = named.last! + 1
@@ -95,7 +101,7 @@ struct OrderForm {
       if isUnsharing || step == .unshareSilently { unsharing.append(step) }
       if step == .unshareAgain { isUnsharing = false }
       if isUnsharing { continue }
-      if let letter = Self.changing.first(where: { $0.step == step })?.letter {
+      if let letter = Self.change(step) {
         changes.append(Change(letter: letter, step: step))
         letters.append(letter)
       } else if let letter = Self.other(step) {
@@ -118,9 +124,7 @@ struct OrderForm {
     (self.freesBehind, self.lastLocked, self.unsharing) = (freesBehind, lastLocked, unsharing)
   }
 
-  private static func change(_ index: Int, _ list: [Step]) -> String? {
-    changing.first { $0.step == list[index] }?.letter
-  }
+  private static func change(_ step: Step) -> String? { changing.first { $0.step == step }?.letter }
   private static func other(_ step: Step) -> String? { others.first { $0.step == step }?.letter }
 
   /// Every letter that an order may have.

@@ -24,24 +24,20 @@ public struct UserOrder: Equatable, Sendable {
   public static let kinds: [OperationKind] = OrderForm.kinds
   static let letterLimit = 64
 
+  /// What a full gather batch runs in every kernel.
+  public static let usualBatch = ["C", "I", "F"]
+
   /// - Parameters:
   ///   - letters: from the first letter to the last.
   ///   - batch: what a full gather batch runs before the zap goes on: C, I and F.
   /// - Throws: every mistake at once.
   public init(
-    _ kind: OperationKind, _ column: KernelColumn, letters: [String], batch: [String] = ["C", "I", "F"]
+    _ kind: OperationKind, _ column: KernelColumn, letters: [String], batch: [String] = usualBatch
   ) throws(Mistake) {
+    let form = try OrderForm(kind, column)
     var mistakes: [String] = []
     if letters.count + batch.count > Self.letterLimit {
       mistakes.append("order: \(letters.count + batch.count) letters; the most are \(Self.letterLimit)")
-    }
-    guard let form = OrderForm(kind, column) else {
-      mistakes.append(
-        Self.kinds.contains(kind)
-          ? "operation: the kernels of \(column.title) have no \(kind.identifier)"
-          : "operation: '\(kind.identifier)' has a fixed order; there are \(Self.kinds.map(\.identifier).joined(separator: ", "))"
-      )
-      throw Mistake(text: mistakes.joined(separator: "\n"))
     }
     mistakes += form.mistakes(letters, kind)
     if form.gathers { mistakes += Self.mistakes(batch: batch) }
@@ -53,20 +49,21 @@ public struct UserOrder: Equatable, Sendable {
     steps = form.steps(letters, batch: batch)
   }
 
-  /// The operation's own order, as somebody would write it; nil: it is fixed, or the column has no such operation.
-  public static func own(_ kind: OperationKind, _ column: KernelColumn) -> UserOrder? {
-    guard let form = OrderForm(kind, column) else { return nil }
-    return try? UserOrder(kind, column, letters: form.letters, batch: form.gathers ? form.batch : ["C", "I", "F"])
+  /// The operation's own order, as somebody would write it.
+  /// - Throws: it is fixed, or the column has no such operation.
+  public init(ownOf kind: OperationKind, _ column: KernelColumn) throws(Mistake) {
+    let form = try OrderForm(kind, column)
+    try self.init(kind, column, letters: form.letters, batch: form.gathers ? form.batch : Self.usualBatch)
   }
 
   /// The letters that an order of the operation may have.
   public static func alphabet(_ kind: OperationKind, _ column: KernelColumn) -> [String] {
-    OrderForm(kind, column)?.allowed ?? []
+    (try? OrderForm(kind, column))?.allowed ?? []
   }
 
   /// Whether C, I and F of a full gather batch are an order of their own.
   public static func gathers(_ kind: OperationKind, _ column: KernelColumn) -> Bool {
-    OrderForm(kind, column)?.gathers ?? false
+    (try? OrderForm(kind, column))?.gathers ?? false
   }
 
   /// What a letter stands for, for people.
@@ -84,7 +81,7 @@ public struct UserOrder: Equatable, Sendable {
   ]
 
   private static func mistakes(batch: [String]) -> [String] {
-    var mistakes = batch.filter { !["C", "I", "F"].contains($0) }.map {
+    var mistakes = batch.filter { !usualBatch.contains($0) }.map {
       "batch: '\($0.prefix(64))' is none of C, I, F"
     }
     if batch.last != "F" { mistakes.append("batch: F must come last, or the batch stays full") }

@@ -37,7 +37,7 @@ extension Settings {
       do throws(UserOrder.Mistake) {
         orders.append(
           try UserOrder(
-            kind, kernel, letters: order.letters, batch: order.batch.isEmpty ? ["C", "I", "F"] : order.batch))
+            kind, kernel, letters: order.letters, batch: order.batch.isEmpty ? UserOrder.usualBatch : order.batch))
       } catch {
         throw .service(.badSettings, error.text, fields: ["settings.orders"])
       }
