@@ -58,7 +58,7 @@ struct Stage {
     if verdict.isOfCPU {
       lanes.append(.init(.cpu, "a CPU", detail: "with its TLB"))
       iommu = lanes.count - 1
-    } else if verdict.subscriber.rawValue != 0 {
+    } else if verdict.isOfMirror {
       lanes.append(.init(.device, words.device, detail: "through a table of its own"))
       iommu = lanes.count - 1
     } else {
@@ -75,7 +75,8 @@ struct Stage {
 }
 
 extension Verdict {
-  var isOfCPU: Bool { device.rawValue == 0 && subscriber.rawValue == 0 }
+  var isOfMirror: Bool { subscriber.rawValue != 0 }
+  var isOfCPU: Bool { device.rawValue == 0 && !isOfMirror }
 
   /// What ended the grant is an answer of the mirror's own.
   var isOfAnswer: Bool { kind == .mirrorAfterStart || kind == .mirrorAfterRelease }

@@ -73,7 +73,7 @@ struct Sightings {
     operations = verdict.marks.map(\.operation)
   }
 
-  var isOfMirror: Bool { verdict.subscriber.rawValue != 0 }
+  var isOfMirror: Bool { verdict.isOfMirror }
   var isStruggle: Bool { verdict.kind == .gaveUp || verdict.kind == .livelock }
 
   mutating func note(_ entry: Log.Entry, _ effects: Effects, _ machine: Machine) {

@@ -6,8 +6,7 @@ extension Verdict {
   ///   - device: how the shell writes the id of a device.
   ///   - subscriber: how it writes the id of a mirror.
   public func accessor(device name: (DeviceID) -> String, subscriber: (SubscriberID) -> String) -> String {
-    if self.subscriber.rawValue != 0 { return "mirror \(subscriber(self.subscriber))" }
-    return device.rawValue != 0 ? "device \(name(device))" : "a CPU"
+    isOfCPU ? "a CPU" : isOfMirror ? "mirror \(subscriber(self.subscriber))" : "device \(name(device))"
   }
 
   /// The same at a desk, where numbers are enough.

@@ -14,7 +14,7 @@ struct VerdictWords {
   var frame: String { "frame \(Explanation.hex(UInt64(verdict.frame) << 12))" }
 
   var grant: String {
-    if verdict.subscriber.rawValue != 0 { return "a fault answers \(page) → \(frame), life \(verdict.grantGeneration)" }
+    if verdict.isOfMirror { return "a fault answers \(page) → \(frame), life \(verdict.grantGeneration)" }
     let what = verdict.isOfCPU ? "the TLB takes" : "grants"
     return "\(what) \(page) → \(frame), life \(verdict.grantGeneration)"
       + (verdict.isOfCPU ? "" : ", from \(verdict.grantedVia.name)")
