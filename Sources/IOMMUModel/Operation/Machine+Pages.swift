@@ -56,7 +56,7 @@ extension Machine {
     return leave(.nextPageAgain, operation)
   }
 
-  /// A huge page goes into a device's memory as one, as it does since 6.19; those that the range cuts were split.
+  /// A huge page goes into a device's memory as one (`migrate_vma_collect_huge_pmd`); those that the range cuts were split.
   @inline(__always)
   private func migratesWhole(_ page: PageNumber, _ position: EntryPosition, _ operation: Operation) -> Bool {
     operation.kind == .migrateToDevice && isHugePage(page, operation.space!)
