@@ -19,7 +19,7 @@ struct Scene {
   /// A page that the operation does not touch, before the others: what goes over everything comes to them last.
   static let bystander: UInt64 = 0x100
   static let destination: UInt64 = 0x2003
-  static let kernel: UInt64 = 0xffff_8000_0000_0 + 0x200
+  static let kernel: UInt64 = 0xf_fff8_0000_0200
 
   init(_ row: Row, _ cell: ExpectedTable.Cell, _ calls: Calls) throws {
     let machine = try calls.call(.createMachine, Self.creation(row, cell)).object("machine").text("machine")
