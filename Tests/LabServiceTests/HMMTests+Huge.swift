@@ -136,7 +136,7 @@ extension HMMTests {
     try await Lab.run { lab in
       for isHuge in [false, true] {
         let fixture = try Fixture(lab, pages: 512)
-        for page in 0..<UInt64(512) { try fixture.store(page + 1, page: page) }
+        try fixture.fill(512)
         if isHuge { #expect(try fixture.collapse(Self.base) == 512) }
         #expect(try fixture.device.migrate(Self.base, pages: 512) == 512)
         #expect(fixture.device.blockSizes == [isHuge ? 21 : 12])
@@ -159,7 +159,7 @@ extension HMMTests {
     try await Lab.run { lab in
       for isHuge in [false, true] {
         let fixture = try Fixture(lab, pages: 512)
-        for page in 0..<UInt64(512) { try fixture.store(page + 1, page: page) }
+        try fixture.fill(512)
         if isHuge { #expect(try fixture.collapse(Self.base) == 512) }
         if isMovedFirst { try fixture.mremap(Self.base, pages: 512, to: destination) }
         #expect(try fixture.device.migrate(isMovedFirst ? destination : Self.base, pages: 512) == 512)

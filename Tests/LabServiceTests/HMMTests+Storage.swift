@@ -174,7 +174,7 @@ extension HMMTests {
   @Test func migrate_release() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.migrate(Self.base, pages: 8) == 8)
       #expect(try fixture.device.write(Self.base, Array(11...18)) == .done)
       try fixture.device.close()
@@ -202,7 +202,7 @@ extension HMMTests {
   @Test func hmm_cow_in_device() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(4) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(4)
       #expect(try fixture.device.migrate(Self.base, pages: 4) == 4)
       let child = try fixture.fork()
       for page in 0..<UInt64(4) { try fixture.store(page + 11, page: page) }
@@ -220,7 +220,7 @@ extension HMMTests {
   @Test func hmm_gup_test() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(4) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(4)
       #expect(try fixture.device.migrate(Self.base, pages: 4) == 4)
       let domain = try fixture.createDomain()
       let failure = try #require(throws: RPCFailure.self, performing: { try fixture.pin(4, into: domain) })

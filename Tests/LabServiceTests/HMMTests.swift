@@ -73,6 +73,9 @@ import Testing
       #expect(try storeStatus(word, page: page, in: space) == .success)
     }
 
+    /// Page n gets the word n + 1.
+    func fill(_ pages: UInt64) throws { for page in 0..<pages { try store(page + 1, page: page) } }
+
     func storeStatus(_ word: UInt64, page: UInt64, in space: String?) throws -> LabOperationStatus {
       let response: LabStoreResponse = try device.call(
         .store,
@@ -127,7 +130,7 @@ import Testing
   @Test func anon_read() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.read(Self.base, pages: 8) == (.done, Array(1...8)))
       #expect(fixture.device.faults == 1)
       try fixture.expectNoVerdict()
@@ -157,7 +160,7 @@ import Testing
   @Test func anon_read_prot() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       try fixture.protect(pages: 8, read: false, write: false)
       #expect(try fixture.device.read(Self.base, pages: 8).outcome == .fault)
       try fixture.protect(pages: 8, read: true, write: true)
@@ -182,7 +185,7 @@ import Testing
   @Test func anon_write_child() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.read(Self.base, pages: 8).outcome == .done)
       let child = try fixture.fork()
       #expect(fixture.device.events.contains { $0.reason == .protectionPage })
@@ -214,7 +217,7 @@ import Testing
   @Test func anon_teardown() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.read(Self.base, pages: 4).words == [1, 2, 3, 4])
       try fixture.munmap(Self.base + 2 << 12, pages: 6)
       let (outcome, words) = try fixture.device.read(Self.base, pages: 8)
@@ -262,7 +265,7 @@ import Testing
   @Test func double_map() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       try fixture.protect(pages: 8, read: true, write: false)
       let second = try fixture.device.beside(owner: 2)
       for device in [fixture.device, second] {
@@ -282,7 +285,7 @@ import Testing
   @Test func migrate() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.migrate(Self.base, pages: 8) == 8)
       #expect(try fixture.device.read(Self.base, pages: 8) == (.done, Array(1...8)))
       #expect(try fixture.device.write(Self.base, Array(11...18)) == .done)
@@ -295,7 +298,7 @@ import Testing
   @Test func migrate_fault() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.migrate(Self.base, pages: 8) == 8)
       for page in 0..<UInt64(4) { #expect(try fixture.load(page: page) == page + 1, "half of it faults back") }
       #expect(try fixture.device.migrate(Self.base, pages: 4) == 4)
@@ -320,7 +323,7 @@ import Testing
   @Test func migrate_shared() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       _ = try fixture.fork()
       #expect(try fixture.device.migrate(Self.base, pages: 8) == 0, "others use the pages too")
       #expect(try fixture.device.read(Self.base, pages: 8) == (.done, Array(1...8)))
@@ -353,7 +356,7 @@ import Testing
   @Test func exclusive() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.makeExclusive(Self.base, pages: 8) == 8)
       #expect(try fixture.device.write(Self.base, Array(11...18)) == .done)
       #expect(fixture.device.faults == 0)
@@ -369,7 +372,7 @@ import Testing
   @Test func exclusive_mprotect() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.makeExclusive(Self.base, pages: 8) == 8)
       try fixture.protect(pages: 8, read: true, write: false)
       #expect(try fixture.device.write(Self.base, Array(11...18)) == .notPermitted)
@@ -381,7 +384,7 @@ import Testing
   @Test func exclusive_cow() async throws {
     try await Lab.run { lab in
       let fixture = try Fixture(lab)
-      for page in 0..<UInt64(8) { try fixture.store(page + 1, page: page) }
+      try fixture.fill(8)
       #expect(try fixture.device.makeExclusive(Self.base, pages: 8) == 8)
       let child = try fixture.fork()
       for page in 0..<UInt64(8) { try fixture.store(page + 11, page: page) }
