@@ -89,27 +89,23 @@ extension RegressionTests {
 
 /// What callers start may wait for what the machine starts itself, which needs a slot for an operation too.
 extension RegressionTests {
-  /// Starts zaps of single pages until the machine takes no more.
-  private static func fill(_ machine: inout Machine, _ space: AddressSpaceID, _ effects: inout Effects) -> Int {
-    var count = 0
-    while count < 5000,
-      (try? machine.apply(
-        .start(.dontNeed(space, PageRange(first: 0x200 + UInt64(count), count: 1))), at: machine.time, into: &effects))
-        != nil
-    {
-      count += 1
-    }
-    return count
-  }
-
-  @Test func `zaps that took every slot waited for a flush that got none`() throws {
-    var (bench, space, device) = try Bench.shared(.deferredHeld) { $0.frameCount = 8192 }
+  /// A machine that takes no operation more: zaps of single pages, which wait for the device.
+  private static func full(_ strategy: Strategy, _ effects: inout Effects) throws -> (Bench, DeviceID) {
+    var (bench, space, device) = try Bench.shared(strategy) { $0.frameCount = 16_384 }
     try bench.map(space, 0x200, 6000)
     try bench.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .touch, address: 0x200 << 12, pageCount: 6000)))
     bench.settle()
-    var effects = Effects()
-    #expect(Self.fill(&bench.machine, space, &effects) < 5000)
+    for page in UInt64(0x200)..<0x200 + 5000 {
+      let zap = OperationRequest.dontNeed(space, PageRange(first: page, count: 1))
+      guard (try? bench.machine.apply(.start(zap), at: bench.machine.time, into: &effects)) != nil else { break }
+    }
     #expect(bench.machine.operationCount == bench.machine.operationLimit)
+    return (bench, device)
+  }
+
+  @Test func `zaps that took every slot waited for a flush that got none`() throws {
+    var effects = Effects()
+    var (bench, device) = try Self.full(.deferredHeld, &effects)
     for _ in 0..<100 where bench.machine.operationCount > 0 {
       bench.machine.run(until: bench.machine.time + FlushQueueTests.timeout, limit: .max, into: &effects)
       let vector = bench.owed(device).reduce(UInt32(0)) { $0 | 1 << UInt32($1.itag) }
@@ -121,12 +117,8 @@ extension RegressionTests {
   }
 
   @Test func `operations that wait for a device left its page requests no slot`() throws {
-    var (bench, space, device) = try Bench.shared(.invalidateRange) { $0.frameCount = 16_384 }
-    try bench.map(space, 0x200, 6000)
-    try bench.start(.cpuAccess(space, CPUAccess(cpu: 0, kind: .touch, address: 0x200 << 12, pageCount: 6000)))
-    bench.settle()
     var effects = Effects()
-    #expect(Self.fill(&bench.machine, space, &effects) < 5000)
+    var (bench, device) = try Self.full(.invalidateRange, &effects)
     bench.settle()
     #expect(bench.machine.operationCount == bench.machine.operationLimit)
     #expect(try bench.request(device, 5, 0x1900) != nil, "the page request is answered")
