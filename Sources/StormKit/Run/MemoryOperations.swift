@@ -96,21 +96,21 @@ struct MemoryOperations {
     try call(.exit, of(child, LabExitRequest()), LabExitResponse.self)
   }
 
-  func store(_ address: UInt64, _ value: UInt64) throws(StormFailure) {
+  /// - Parameter others: what is no failure either.
+  @discardableResult
+  func store(
+    _ address: UInt64, _ value: UInt64, or others: [LabOperationStatus] = []
+  ) throws(StormFailure) -> LabOperationStatus {
     var request = of(addressSpace, LabStoreRequest())
     request.cpu = cpu
     request.address = Hex.string(address)
     request.value = Hex.string(value)
-    try call(.store, request, LabStoreResponse.self)
+    return try call(.store, request, LabStoreResponse.self, or: others).status
   }
 
   /// - Returns: whether a huge page was free for it.
   func storeHuge(_ address: UInt64, _ value: UInt64) throws(StormFailure) -> Bool {
-    var request = of(addressSpace, LabStoreRequest())
-    request.cpu = cpu
-    request.address = Hex.string(address)
-    request.value = Hex.string(value)
-    return try call(.store, request, LabStoreResponse.self, or: [.outOfMemory]).status == .success
+    try store(address, value, or: [.outOfMemory]) == .success
   }
 
   func load(_ address: UInt64) throws(StormFailure) -> UInt64 {
